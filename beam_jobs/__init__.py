@@ -1,0 +1,1 @@
+"""Beam pipelines. The logic they wire together is in `captionflow`."""

@@ -1,0 +1,107 @@
+"""The preprocess job: the `ingested` artifact → the `preprocessed` artifact.
+
+    python beam_jobs/preprocess.py --ingested URI --output URI [options] [Beam options]
+
+Options that are not the job's own go to Beam, so `--runner`, `--direct_num_workers` or
+`--project` work as in any Beam job.
+"""
+
+import io
+import sys
+from contextlib import redirect_stderr
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from captionflow.artifacts import begin, open_artifact
+from captionflow.errors import CaptionFlowError, InvalidInput
+from captionflow.options import expand
+from captionflow.parameters import PreprocessParameters
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def run(ingested: str, output: str, parameters: PreprocessParameters, beam_arguments: list[str]) -> str:
+    """Build the pipeline, run it to its end, and return the artifact's URI.
+
+    Args:
+        beam_arguments: Beam's own options, as on a command line.
+
+    Raises:
+        InvalidInput: an input is not usable, or Beam does not know an option.
+        StepFailed: no image is left.
+    """
+    # Imported here so that --help does not wait for Beam.
+    import apache_beam as beam
+
+    from beam_jobs import transforms
+    from captionflow.ingest import CAPTIONS
+    from captionflow.shards import KIND, Layout
+
+    options = _beam_options(beam_arguments)
+    source = open_artifact(ingested, "ingested")
+    captions = source.manifest.counts["captions"]["out"]
+    layout = Layout.plan(source.manifest.counts["images"], parameters)
+    draft = begin(output, KIND, parameters.to_json(), [source.parent], resume=True)
+
+    with beam.Pipeline(options=options) as pipeline:
+        (
+            pipeline
+            | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}")
+            | transforms.FilterLicenses(parameters.licenses)
+            | transforms.CleanCaptions()
+            | transforms.GroupByShard(layout)
+            | transforms.WriteShards(draft, parameters)
+            | transforms.CommitManifest(draft, captions)
+        )
+    return open_artifact(draft.uri, KIND).uri
+
+
+def _beam_options(arguments: list[str]) -> "PipelineOptions":
+    """Parse Beam's options; a wrong value or an unknown name is one line, not Beam's page of usage."""
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    usage = io.StringIO()
+    try:
+        with redirect_stderr(usage):
+            options = PipelineOptions(arguments)
+            known = options.get_all_options()
+    except SystemExit as error:
+        raise InvalidInput(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
+    # A portable runner may bring options of its own, which only its job server knows.
+    runner = options.view_as(StandardOptions).runner or "DirectRunner"
+    unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
+    if unknown and runner in ("DirectRunner", "DataflowRunner"):
+        raise InvalidInput(f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option")
+    return options
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@expand(PreprocessParameters)
+def preprocess(
+    context: typer.Context,
+    ingested: Annotated[str, typer.Option(help="URI of the ingested artifact.")],
+    output: Annotated[str, typer.Option(help="URI of the artifact to make.")],
+    parameters: PreprocessParameters,
+) -> None:
+    """Fetch, resize and shard the images of an ingested artifact, as a Beam job.
+
+    Options not listed here go to Beam: --runner, --direct_num_workers, --direct_running_mode, …
+    """
+    print(run(ingested, output, parameters, context.args))
+
+
+def main(arguments: list[str] | None = None, program: str | None = None) -> None:
+    """Run the job from command-line arguments; ends the process with exit code 2 or 1 on an error."""
+    try:
+        app(arguments, prog_name=program)
+    except CaptionFlowError as error:
+        print(f"preprocess: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

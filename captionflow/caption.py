@@ -1,0 +1,65 @@
+"""Caption pictures with a trained model."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load
+
+from captionflow.artifacts import file_system, open_artifact
+from captionflow.captions import Vocabulary
+from captionflow.dataset import to_tensor
+from captionflow.errors import InvalidInput
+from captionflow.images import ImageError, process
+from captionflow.model import Captioner, ModelConfig
+from captionflow.parameters import PreprocessParameters
+from captionflow.train import CONFIG, KIND, VOCABULARY, WEIGHTS, choose_device
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model artifact, loaded: weights, words, and how its pictures were prepared."""
+
+    captioner: Captioner
+    vocabulary: Vocabulary
+    images: PreprocessParameters
+    device: torch.device
+
+    def caption(self, images: torch.Tensor, beam_size: int) -> list[str]:
+        """Return a caption for each of the pictures, uint8 [B, 3, H, W]."""
+        ids = self.captioner.generate(images.to(self.device), beam_size=beam_size)
+        return [self.vocabulary.decode(row) for row in ids.tolist()]
+
+
+def load_model(uri: str) -> TrainedModel:
+    """Load the model artifact at `uri` onto the best device of this machine.
+
+    Raises:
+        InvalidInput: it is no model artifact.
+    """
+    artifact = open_artifact(uri, KIND)
+    config = json.loads(artifact.read(CONFIG))
+    device = choose_device("auto")
+    captioner = Captioner(ModelConfig(**config["model"]))
+    captioner.load_state_dict(load(artifact.read(WEIGHTS)))
+    captioner.to(device).eval()
+    vocabulary = Vocabulary.from_json(artifact.read(VOCABULARY))
+    return TrainedModel(captioner, vocabulary, PreprocessParameters.from_mapping(config["images"]), device)
+
+
+def caption(images: Iterable[str], model: str, beam_size: int) -> Iterator[tuple[str, str]]:
+    """Yield each image's URI with its caption; pictures are prepared as those of the training were.
+
+    Raises:
+        InvalidInput: an image cannot be read, or `model` is no model artifact.
+    """
+    trained = load_model(model)
+    for uri in images:
+        fs, path = file_system(uri)
+        try:
+            stored = process(fs.cat_file(path), trained.images)
+        except (OSError, ImageError) as error:
+            raise InvalidInput(f"{uri}: {'no such file' if isinstance(error, FileNotFoundError) else error}") from error
+        picture = to_tensor(stored.data, trained.images.image_format, stored.height, stored.width)
+        yield uri, trained.caption(picture[None], beam_size)[0]

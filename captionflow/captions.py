@@ -1,0 +1,78 @@
+"""Caption text: cleaning, tokens and the vocabulary a captioner learns and is shipped with."""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+PAD, BOS, EOS, UNK = range(4)
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+")
+# Whatever is neither a letter, a mark, a digit nor white space; apostrophes go without leaving a gap.
+_APOSTROPHE = re.compile(r"['’ʼ]")
+
+
+def clean_caption(text: str) -> str:
+    """Return `text` in NFC, lower case, without URLs and punctuation, white space folded.
+
+    Idempotent: cleaning a clean caption changes nothing. The result may be empty.
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
+    text = _APOSTROPHE.sub("", _URL.sub(" ", text))
+    kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
+    # Removing a character can bring a letter and a combining mark together: compose once more.
+    return unicodedata.normalize("NFC", " ".join("".join(kept).split()))
+
+
+def tokenize(clean: str) -> list[str]:
+    """Split a caption made by `clean_caption` into its tokens."""
+    return clean.split()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens a model knows; a token's id is its place. The first four are `SPECIAL_TOKENS`."""
+
+    tokens: tuple[str, ...]
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
+        """Collect every token seen at least `min_count` times, most frequent first, ties by name."""
+        counts = Counter(token for caption in captions for token in tokenize(caption))
+        kept = [token for token, count in counts.items() if count >= min_count]
+        return cls((*SPECIAL_TOKENS, *sorted(kept, key=lambda token: (-counts[token], token))))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Vocabulary":
+        """Read what `to_json` wrote."""
+        return cls(tuple(json.loads(data)))
+
+    def to_json(self) -> bytes:
+        """Return the tokens as a JSON array, in the order of their ids."""
+        return json.dumps(self.tokens, ensure_ascii=False, indent=0).encode()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    def encode(self, caption: str, max_length: int) -> list[int]:
+        """Return `BOS token… EOS`, cut to at most `max_length` ids (EOS always last)."""
+        ids = [self._ids.get(token, UNK) for token in tokenize(caption)]
+        return [BOS, *ids[: max_length - 2], EOS]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the caption that `ids` spell, up to the first EOS, special tokens left out."""
+        words = []
+        for index in ids:
+            if index == EOS:
+                break
+            if index not in (PAD, BOS):
+                words.append(self.tokens[index])
+        return " ".join(words)

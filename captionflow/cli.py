@@ -1,0 +1,119 @@
+"""The front door: `captionflow COMMAND`. Each command imports what it needs when it is run."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from captionflow.errors import CaptionFlowError
+from captionflow.options import expand
+from captionflow.parameters import EvaluateParameters, IngestParameters, SampleParameters, TrainParameters
+
+app = typer.Typer(
+    help="From a captioned-image collection to a trained, evaluated captioning model. "
+    "Every command prints the URI of the artifact it made, which is the input of the next: "
+    "sample, ingest, preprocess, train, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Output = Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")]
+
+
+@app.command()
+@expand(SampleParameters)
+def sample(output: Output, parameters: SampleParameters) -> None:
+    """Draw the built-in dataset: coloured shapes with five true captions each, in COCO's format."""
+    from captionflow.sample import sample
+
+    print(sample(output, parameters))
+
+
+@app.command()
+@expand(IngestParameters)
+def ingest(output: Output, parameters: IngestParameters) -> None:
+    """Read captions from COCO JSON, CSV or JSON Lines; rows that cannot be used become counted rejects."""
+    from captionflow.ingest import ingest
+
+    print(ingest(output, parameters))
+
+
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def preprocess(context: typer.Context) -> None:
+    """Fetch, resize and shard the images, as a Beam job; any Beam option may be added."""
+    from beam_jobs.preprocess import main
+
+    main(context.args, program="captionflow preprocess")
+
+
+@app.command()
+@expand(TrainParameters)
+def train(
+    preprocessed: Annotated[str, typer.Option(help="URI of the preprocessed artifact.")],
+    output: Output,
+    parameters: TrainParameters,
+) -> None:
+    """Train the captioner and keep its best checkpoint."""
+    from captionflow.train import train
+
+    print(train(preprocessed, output, parameters))
+
+
+@app.command()
+@expand(EvaluateParameters)
+def evaluate(
+    model: Annotated[str, typer.Option(help="URI of the model artifact.")],
+    preprocessed: Annotated[str, typer.Option(help="URI of the preprocessed artifact whose test split is used.")],
+    output: Output,
+    parameters: EvaluateParameters,
+) -> None:
+    """Caption the test split, score it (BLEU, ROUGE-L, CIDEr) and write a report to look at."""
+    from captionflow.evaluate import evaluate
+
+    print(evaluate(model, preprocessed, output, parameters))
+
+
+@app.command()
+def caption(
+    images: Annotated[list[str], typer.Argument(help="Image files: paths or URIs.", metavar="IMAGE...")],
+    model: Annotated[str, typer.Option(help="URI of the model artifact.")],
+    beam_size: Annotated[int, typer.Option(min=1, max=32, help="Beams of the search; 1 is greedy.")] = 1,
+) -> None:
+    """Print a caption for each picture."""
+    from captionflow.caption import caption
+
+    for image, text in caption(images, model, beam_size):
+        print(f"{image}\t{text}")
+
+
+@app.command()
+def lineage(
+    uri: Annotated[str, typer.Argument(help="URI of any artifact.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Also check every file of the artifact against its sha256.")] = False,
+) -> None:
+    """Tell what an artifact was made from: data, parameters, code version and scores, back to the sources."""
+    from captionflow.artifacts import open_artifact
+    from captionflow.lineage import lineage, render
+
+    if verify:
+        open_artifact(uri).verify()
+    node = lineage(uri)
+    print(json.dumps(node.to_json(), indent=2, ensure_ascii=False) if as_json else render(node))
+
+
+def main() -> None:
+    """Run the command line; an error a user can act on is one line and exit code 2 (input) or 1 (result)."""
+    try:
+        app()
+    except CaptionFlowError as error:
+        print(f"captionflow: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

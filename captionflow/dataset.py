@@ -1,0 +1,114 @@
+"""The preprocessed artifact as batches for torch."""
+
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from captionflow.artifacts import Artifact, FileInfo
+from captionflow.captions import PAD, Vocabulary
+from captionflow.errors import InvalidInput
+from captionflow.records import Sample
+from captionflow.shards import read_shard
+
+# Samples (encoded pictures) held for shuffling: far more than a batch, some tens of megabytes.
+_SHUFFLE_BUFFER = 2048
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pictures with K captions each; pictures with fewer captions are filled up with empty ones.
+
+    images: uint8 [B, 3, H, W] RGB. tokens: int64 [B * K, T], each `BOS … EOS` then PAD, or all PAD.
+    """
+
+    images: torch.Tensor
+    tokens: torch.Tensor
+    samples: list[Sample]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with its tensors on `device`."""
+        return Batch(self.images.to(device, non_blocking=True), self.tokens.to(device, non_blocking=True), self.samples)
+
+
+def to_tensor(image: bytes, image_format: str, height: int, width: int) -> torch.Tensor:
+    """Return a stored image as uint8 [3, height, width]."""
+    if image_format == "tensor":
+        return torch.frombuffer(bytearray(image), dtype=torch.uint8).view(3, height, width)
+    with Image.open(io.BytesIO(image)) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+
+class Samples(IterableDataset[Sample]):
+    """Samples of one split: with a `seed` in a new order each `epoch`, without in stored order.
+
+    Raises:
+        InvalidInput: the split holds no image.
+    """
+
+    def __init__(self, artifact: Artifact, split: str, seed: int | None = None) -> None:
+        self._artifact, self._seed = artifact, seed
+        self.count: int = artifact.manifest.counts["splits"].get(split, 0)
+        if not self.count:
+            raise InvalidInput(
+                f"{artifact.uri}: its {split} split is empty; preprocess with another --split or more images"
+            )
+        self._shards = artifact.files(f"{split}/")
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        shards = list(self._shards)
+        rng = None if self._seed is None else random.Random(f"{self._seed}/{self.epoch}")
+        if rng:
+            rng.shuffle(shards)
+        worker = get_worker_info()
+        if worker:
+            shards = shards[worker.id :: worker.num_workers]
+        samples = self._read(shards)
+        return samples if rng is None else _shuffled(samples, rng)
+
+    def _read(self, shards: list[FileInfo]) -> Iterator[Sample]:
+        for file in shards:
+            with self._artifact.open(file.path) as shard:
+                yield from read_shard(shard)
+
+
+class Collate:
+    """Turns samples into a Batch."""
+
+    def __init__(self, vocabulary: Vocabulary, image_format: str, max_length: int) -> None:
+        self._vocabulary, self._format, self._max_length = vocabulary, image_format, max_length
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        images = torch.stack([to_tensor(s.image, self._format, s.height, s.width) for s in samples])
+        encoded = [[self._vocabulary.encode(c.text, self._max_length) for c in s.captions] for s in samples]
+        captions = max(len(ids) for ids in encoded)
+        length = max(len(ids) for per_image in encoded for ids in per_image)
+        tokens = torch.full((len(samples), captions, length), PAD)
+        for i, per_image in enumerate(encoded):
+            for j, ids in enumerate(per_image):
+                tokens[i, j, : len(ids)] = torch.tensor(ids)
+        return Batch(images, tokens.flatten(0, 1), samples)
+
+
+def loader(samples: Samples, collate: Collate, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
+    """Return an iterable of batches of `batch_size` pictures; the last may be smaller."""
+    return DataLoader(samples, batch_size=batch_size, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+
+
+def _shuffled(samples: Iterator[Sample], rng: random.Random) -> Iterator[Sample]:
+    buffer: list[Sample] = []
+    for sample in samples:
+        if len(buffer) < _SHUFFLE_BUFFER:
+            buffer.append(sample)
+        else:
+            place = rng.randrange(_SHUFFLE_BUFFER)
+            yield buffer[place]
+            buffer[place] = sample
+    rng.shuffle(buffer)
+    yield from buffer

@@ -1,0 +1,17 @@
+"""The two ways a step ends badly that a person can act on; the CLI prints them as one line."""
+
+
+class CaptionFlowError(Exception):
+    """An error whose message alone tells a user what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class InvalidInput(CaptionFlowError):
+    """An argument, a file or a setting cannot be used as it is: running again will not help."""
+
+    exit_code = 2
+
+
+class StepFailed(CaptionFlowError):
+    """The step ran and its result is not good enough to be committed."""

@@ -1,0 +1,88 @@
+"""Ingest: any number of sources → the `ingested` artifact, one ImageCaption a line."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import repeat
+
+from tqdm import tqdm
+
+from captionflow.artifacts import begin, resolve
+from captionflow.errors import InvalidInput, StepFailed
+from captionflow.parameters import IngestParameters
+from captionflow.records import ImageCaption, Reject, to_json_line
+from captionflow.sources import STAGE, Source, open_source
+
+KIND = "ingested"
+CAPTIONS, REJECTS = "captions.jsonl", "rejects.jsonl"
+
+
+def ingest(output: str, parameters: IngestParameters) -> str:
+    """Read all sources, in order, and commit the artifact at `output`; returns its URI.
+
+    Counts in the manifest: `captions` read, kept and rejected (read = kept + rejected), distinct
+    `images` kept, and `rejected` by reason.
+
+    Raises:
+        InvalidInput: no source is given, or one cannot be read.
+        StepFailed: more than `max_reject_ratio` of the rows were rejected, or there were none.
+    """
+    roots = _image_roots(parameters)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(open_source(uri, parameters.member)) for uri in parameters.sources]
+        draft = begin(output, KIND, parameters.to_json(), [source.parent for source in sources])
+        read, rejected = 0, Counter[str]()
+        images: set[int] = set()
+        with draft.output(CAPTIONS) as kept, draft.output(REJECTS) as dropped:
+            rows = _without_duplicates(_read_all(sources, parameters.url_field, roots))
+            for record in tqdm(rows, "ingest", unit=" captions", disable=None):
+                read += 1
+                if isinstance(record, Reject):
+                    rejected[record.reason] += 1
+                    dropped.write(to_json_line(record))
+                else:
+                    images.add(record.image_id)
+                    kept.write(to_json_line(record))
+        _check_rejects(read, rejected, parameters.max_reject_ratio)
+        captions = {"in": read, "out": read - rejected.total(), "rejected": rejected.total()}
+        draft.commit(
+            [kept.info, dropped.info],
+            counts={"captions": captions, "images": len(images), "rejected": dict(sorted(rejected.items()))},
+        )
+    return draft.uri
+
+
+def _image_roots(parameters: IngestParameters) -> list[str | None]:
+    sources, roots = parameters.sources, parameters.image_root
+    if not sources:
+        raise InvalidInput("--sources: give at least one caption file (`captionflow sample` makes one)")
+    if len(roots) not in (0, 1, len(sources)):
+        raise InvalidInput(f"--image-root: {len(roots)} given for {len(sources)} sources; give one, or one for each")
+    resolved = [resolve(root) for root in roots]
+    return list(resolved) if len(roots) == len(sources) else list(repeat(resolved[0] if roots else None, len(sources)))
+
+
+def _read_all(sources: list[Source], url_field: str, roots: list[str | None]) -> Iterator[ImageCaption | Reject]:
+    for source, root in zip(sources, roots, strict=True):
+        yield from source.read(url_field, root)
+
+
+def _without_duplicates(records: Iterator[ImageCaption | Reject]) -> Iterator[ImageCaption | Reject]:
+    seen: set[int] = set()
+    for record in records:
+        if isinstance(record, ImageCaption):
+            if record.id in seen:
+                yield Reject.of(record, STAGE, "duplicate_id", f"an earlier caption has the id {record.id}")
+                continue
+            seen.add(record.id)
+        yield record
+
+
+def _check_rejects(read: int, rejected: Counter[str], max_ratio: float) -> None:
+    if read == 0:
+        raise StepFailed("the sources hold no captions")
+    if rejected.total() == read or rejected.total() > max_ratio * read:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
+        raise StepFailed(
+            f"{rejected.total()} of {read} rows were rejected ({reasons}); --max-reject-ratio allows {max_ratio:g}"
+        )

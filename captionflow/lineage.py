@@ -1,0 +1,86 @@
+"""Lineage: from an artifact's manifest back to the source files, and the answer as text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from captionflow.artifacts import Artifact, Parent, open_artifact
+from captionflow.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step of the lineage: what was recorded of it, the artifact if it is still there, its parents."""
+
+    recorded: Parent
+    artifact: Artifact | None
+    note: str
+    parents: tuple["Node", ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tree as JSON holds it."""
+        manifest = self.artifact.manifest if self.artifact else None
+        return {
+            "kind": self.recorded.kind,
+            "uri": self.recorded.uri,
+            "sha256": self.recorded.sha256,
+            "note": self.note,
+            "parameters": manifest.parameters if manifest else None,
+            "code_version": manifest.code_version if manifest else None,
+            "counts": manifest.counts if manifest else None,
+            "metrics": manifest.metrics if manifest else None,
+            "run": manifest.run if manifest else None,
+            "parents": [parent.to_json() for parent in self.parents],
+        }
+
+
+def lineage(uri: str) -> Node:
+    """Follow the manifests from the artifact at `uri` to its sources.
+
+    Raises:
+        InvalidInput: `uri` is no artifact. A parent that is gone or changed is a note, not an error.
+    """
+    return _node(open_artifact(uri).parent)
+
+
+def _node(recorded: Parent) -> Node:
+    if recorded.kind == "source":
+        return Node(recorded, None, "", ())
+    try:
+        artifact = open_artifact(recorded.uri)
+    except InvalidInput:
+        return Node(recorded, None, "no longer there", ())
+    note = "" if artifact.manifest.sha256 == recorded.sha256 else "changed since it was used"
+    return Node(recorded, artifact, note, tuple(_node(parent) for parent in artifact.manifest.parents))
+
+
+def render(node: Node, indent: str = "") -> str:
+    """Return the tree as text for a terminal: one block an artifact, its parents indented below."""
+    head = f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({node.note})" if node.note else "")
+    lines = [head, f"{indent}  sha256      {node.recorded.sha256}"]
+    if node.artifact:
+        manifest = node.artifact.manifest
+        lines.append(f"{indent}  committed   {manifest.run.get('committed_at', '?')}")
+        lines.append(f"{indent}  code        {manifest.code_version}")
+        for title, values in (
+            ("parameters", manifest.parameters),
+            ("counts", manifest.counts),
+            ("scores", manifest.metrics),
+        ):
+            lines += _section(title, values, indent)
+    blocks = ["\n".join(lines), *(render(parent, indent + "    ") for parent in node.parents)]
+    return "\n".join(blocks)
+
+
+def _section(title: str, values: dict[str, Any], indent: str) -> list[str]:
+    pairs = [f"{name}={_short(value)}" for name, value in values.items()]
+    return [f"{indent}  {title if i == 0 else '':<11} {pair}" for i, pair in enumerate(pairs)]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)

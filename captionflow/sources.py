@@ -1,0 +1,285 @@
+"""Readers of captioned-image collections: COCO JSON, CSV and JSON Lines, told apart by content.
+
+Every reader streams: it yields an ImageCaption or a Reject for each row and holds no more than an
+index of the images in memory.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import ijson
+
+from captionflow.artifacts import Parent, file_system, is_local, resolve
+from captionflow.errors import InvalidInput
+from captionflow.records import ImageCaption, RecordError, Reject
+
+STAGE = "ingest"
+COLUMNS = tuple(field.name for field in fields(ImageCaption))
+EXPECTED = (
+    "expected COCO captions JSON (an object with images and annotations; plain, .gz or in a .zip), "
+    f"CSV with the columns {','.join(COLUMNS)}, or JSON Lines with those fields"
+)
+_COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "type"}
+_HEAD_BYTES = 1 << 16
+_LINE_BYTES = 1 << 20
+# JSON and CSV shrink five to twenty times; an archive far past that is a bomb.
+_MAX_EXPANSION = 200
+_FREE_EXPANSION_BYTES = 256 << 20
+
+Rows = Iterator[ImageCaption | Reject]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that has been brought to this machine and recognised."""
+
+    uri: str
+    path: Path
+    member: str | None
+    format: str
+
+    @property
+    def parent(self) -> Parent:
+        """The source as a parent in a manifest: its URI and the sha256 of its bytes."""
+        with self.path.open("rb") as file:
+            return Parent("source", self.uri, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def read(self, url_field: str, image_root: str | None) -> Rows:
+        """Yield the rows in the order of the file.
+
+        Args:
+            url_field: the key of a COCO image that holds its URL.
+            image_root: folder URI that replaces the URLs of COCO images.
+
+        Raises:
+            InvalidInput: the file breaks off or stops being what it began as.
+        """
+        try:
+            if self.format == "coco":
+                yield from _read_coco(self, url_field, image_root)
+            else:
+                with self.open() as file:
+                    yield from (_read_csv if self.format == "csv" else _read_json_lines)(file)
+        except (ijson.JSONError, csv.Error, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise InvalidInput(f"{self.uri}: cannot be read to its end: {error}") from error
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open the file, unpacked, from its beginning."""
+        with _unpacked(self.uri, self.path, self.member) as file:
+            yield file
+
+
+@contextmanager
+def open_source(uri: str, member: str | None) -> Iterator[Source]:
+    """Bring `uri` to this machine if it is elsewhere, and find out what it is.
+
+    Raises:
+        InvalidInput: it cannot be read or is in no known format; one line says what was expected.
+    """
+    with tempfile.TemporaryDirectory(prefix="captionflow-") as folder:
+        try:
+            path = _local_copy(uri, Path(folder) / "source")
+            member = _choose_member(uri, path, member)
+            with _unpacked(uri, path, member) as file:
+                kind = _recognise(file.read(_HEAD_BYTES))
+        except (OSError, EOFError, ValueError, ImportError, zipfile.BadZipFile) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else error
+            raise InvalidInput(f"{uri}: cannot be read ({reason}); {EXPECTED}") from error
+        if kind is None:
+            raise InvalidInput(f"{uri}: {EXPECTED}")
+        yield Source(resolve(uri), path, member, kind)
+
+
+def _local_copy(uri: str, target: Path) -> Path:
+    if is_local(uri):
+        return Path(resolve(uri))
+    fs, path = file_system(uri)
+    with fs.open(path, "rb") as remote, target.open("wb") as local:
+        shutil.copyfileobj(remote, local)
+    return target
+
+
+def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    if wanted is None:
+        found = names if len(names) == 1 else [name for name in names if Path(name).name.startswith("captions")]
+    else:
+        found = [name for name in names if name == wanted or Path(name).name == wanted]
+    if len(found) != 1:
+        raise InvalidInput(f"{uri}: choose one of its files with --member: {', '.join(names[:20]) or 'it is empty'}")
+    return found[0]
+
+
+@contextmanager
+def _unpacked(uri: str, path: Path, member: str | None) -> Iterator[IO[bytes]]:
+    limit = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * path.stat().st_size
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if member is not None:
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(member) as inner:
+                yield io.BufferedReader(_Bounded(inner, limit, uri))
+        except (RuntimeError, NotImplementedError) as error:
+            raise InvalidInput(f"{uri}: {error}") from error
+    elif packed:
+        with gzip.open(path, "rb") as inner:
+            yield io.BufferedReader(_Bounded(inner, limit, uri))
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+class _Bounded(io.RawIOBase):
+    """Reads from an archive and stops it from unpacking to more than `limit` bytes."""
+
+    def __init__(self, inner: IO[bytes], limit: int, uri: str) -> None:
+        self._inner, self._left, self._uri = inner, limit, uri
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._inner.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidInput(f"{self._uri}: unpacks to over {_MAX_EXPANSION} times its size; refused")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _recognise(head: bytes) -> str | None:
+    """Return coco, jsonl or csv for the first bytes of a file, or None."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"{"):
+        keys = _first_object_keys(text)
+        if keys & set(COLUMNS):
+            return "jsonl"
+        return "coco" if keys & _COCO_KEYS else None
+    header = text.split(b"\n", 1)[0].decode("utf-8", "replace")
+    columns = {name.strip() for name in next(csv.reader([header]), [])}
+    return "csv" if set(COLUMNS) <= columns else None
+
+
+def _first_object_keys(text: bytes) -> set[str]:
+    keys: set[str] = set()
+    try:
+        for prefix, event, value in ijson.parse(io.BytesIO(text)):
+            if prefix == "" and event == "map_key":
+                keys.add(value)
+            elif prefix == "" and event == "end_map":
+                break
+    except ijson.JSONError:
+        pass  # The head is cut off somewhere, or a second line follows.
+    return keys
+
+
+def _to_record(row: dict[str, Any]) -> ImageCaption | Reject:
+    try:
+        return ImageCaption.from_mapping(row)
+    except RecordError as error:
+        return _reject(row, error.reason, str(error))
+
+
+def _reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
+    ids = (row.get("id"), row.get("image_id"))
+    id_, image_id = (value if isinstance(value, int) else None for value in ids)
+    url = row.get("image_url")
+    return Reject(STAGE, reason, detail, id_, image_id, url if isinstance(url, str) else None)
+
+
+def _read_csv(file: IO[bytes]) -> Rows:
+    # Bytes that are not UTF-8 become surrogates, which ImageCaption refuses row by row.
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.DictReader(text, skipinitialspace=True)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    for row in reader:
+        values: dict[str, Any] = {k: v for k, v in row.items() if k is not None}
+        for name in ("image_id", "id"):
+            try:
+                values[name] = int(values[name])
+            except (TypeError, ValueError):
+                pass  # Left as it is, to be named by the record's own check.
+        if None in row:
+            yield _reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
+        else:
+            yield _to_record(values)
+
+
+def _read_json_lines(file: IO[bytes]) -> Rows:
+    number = 0
+    while line := file.readline(_LINE_BYTES):
+        number += 1
+        if len(line) == _LINE_BYTES and not line.endswith(b"\n"):
+            while (rest := file.readline(_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield Reject(STAGE, "line_too_long", f"line {number} is longer than {_LINE_BYTES} bytes")
+        elif stripped := line.removeprefix(b"\xef\xbb\xbf").strip():
+            yield _json_line(stripped, number)
+
+
+def _json_line(line: bytes, number: int) -> ImageCaption | Reject:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Reject(STAGE, "not_json", f"line {number}: {error}")
+    if not isinstance(row, dict):
+        return Reject(STAGE, "not_json", f"line {number} is not a JSON object")
+    return _to_record(row)
+
+
+def _read_coco(source: Source, url_field: str, image_root: str | None) -> Rows:
+    # Three passes, since the file may hold its parts in any order and only images are kept.
+    licenses = {row.get("id"): row.get("name") for row in _items(source, "licenses") if _hashable(row.get("id"))}
+    images = {
+        row["id"]: (_image_url(row, url_field, image_root), row.get("file_name"), row.get("license"))
+        for row in _items(source, "images")
+        if isinstance(row.get("id"), int)
+    }
+    for annotation in _items(source, "annotations"):
+        image_id = annotation.get("image_id")
+        if not isinstance(image_id, int):
+            yield _to_record(annotation)
+            continue
+        if image_id not in images:
+            yield _reject(annotation, "unknown_image", f"no image has the id {image_id}")
+            continue
+        url, name, license_id = images[image_id]
+        row = {**annotation, "image_url": url, "image_name": name}
+        license_name = licenses.get(license_id) if _hashable(license_id) else None
+        if license_name is None:
+            yield _reject(row, "unknown_license", f"no licence has the id {license_id}")
+        else:
+            yield _to_record({**row, "image_license": license_name})
+
+
+def _hashable(value: Any) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _items(source: Source, key: str) -> Iterator[dict[str, Any]]:
+    with source.open() as file:
+        for row in ijson.items(file, f"{key}.item", use_float=True):
+            yield row if isinstance(row, dict) else {}
+
+
+def _image_url(image: dict[str, Any], url_field: str, image_root: str | None) -> Any:
+    name = image.get("file_name")
+    if image_root is None or not isinstance(name, str):
+        return image.get(url_field)
+    return f"{image_root.rstrip('/')}/{name if is_local(image_root) else quote(name)}"

@@ -1,0 +1,197 @@
+"""Train: the preprocessed artifact → the model artifact.
+
+Needs only torch, numpy, Pillow, fastavro, fsspec, safetensors and tqdm. Two runs on the same CPU
+give identical weights.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from captionflow.artifacts import Artifact, begin, open_artifact
+from captionflow.captions import Vocabulary
+from captionflow.dataset import Batch, Collate, Samples, loader
+from captionflow.errors import InvalidInput
+from captionflow.model import Captioner, ModelConfig
+from captionflow.parameters import TrainParameters
+from captionflow.shards import KIND as PREPROCESSED
+
+KIND = "model"
+WEIGHTS, CONFIG, VOCABULARY, HISTORY = "model.safetensors", "config.json", "vocabulary.json", "history.json"
+
+
+def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
+    """Train on the train split, keep the weights best on the val split, commit at `output`; returns its URI.
+
+    `history.json` holds a row an epoch: train_loss (label-smoothed) and val_loss in nats a token.
+
+    Raises:
+        InvalidInput: a split is empty, or a parameter does not fit the images.
+    """
+    source = open_artifact(preprocessed, PREPROCESSED)
+    device = choose_device(parameters.device)
+    vocabulary = Vocabulary.build(
+        (caption.text for sample in Samples(source, "train") for caption in sample.captions), parameters.min_count
+    )
+    config = _model_config(parameters, len(vocabulary), source)
+    draft = begin(output, KIND, parameters.to_json(), [source.parent])
+
+    torch.manual_seed(parameters.seed)
+    model = Captioner(config).to(device)
+    collate = Collate(vocabulary, source.manifest.parameters["image_format"], parameters.max_caption_length)
+    samples = Samples(source, "train", parameters.seed)
+    train_batches = loader(samples, collate, parameters.batch_size, parameters.loader_workers)
+    val_batches = loader(Samples(source, "val"), collate, parameters.batch_size)
+
+    history, weights = _fit(model, samples, train_batches, val_batches, parameters, device)
+    best = min(history, key=lambda row: row["val_loss"])
+    files = [
+        draft.put(WEIGHTS, save(weights)),
+        draft.put(CONFIG, _to_json({"model": asdict(config), "images": source.manifest.parameters})),
+        draft.put(VOCABULARY, vocabulary.to_json()),
+        draft.put(HISTORY, _to_json(history)),
+    ]
+    draft.commit(
+        files,
+        counts={
+            "epochs": len(history),
+            "best_epoch": best["epoch"],
+            "vocabulary": len(vocabulary),
+            "weights": sum(weight.numel() for weight in model.parameters()),
+        },
+        metrics={"val_loss": best["val_loss"], "val_perplexity": math.exp(best["val_loss"])},
+        run={"device": str(device)},
+    )
+    return draft.uri
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device for `wanted`; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        InvalidInput: this machine has no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[wanted]:
+        raise InvalidInput(f"--device: this machine has no {wanted}")
+    return torch.device(wanted)
+
+
+def _model_config(parameters: TrainParameters, vocabulary_size: int, source: Artifact) -> ModelConfig:
+    try:
+        return ModelConfig(
+            vocabulary_size=vocabulary_size,
+            image_size=source.manifest.parameters["image_size"],
+            width=parameters.width,
+            encoder_depth=parameters.encoder_depth,
+            decoder_depth=parameters.decoder_depth,
+            heads=parameters.heads,
+            dropout=parameters.dropout,
+            max_length=parameters.max_caption_length,
+        )
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def _fit(
+    model: Captioner,
+    samples: Samples,
+    train_batches: DataLoader[Batch],
+    val_batches: DataLoader[Batch],
+    parameters: TrainParameters,
+    device: torch.device,
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Run the epochs; returns the history and the weights of the best of them, on the CPU."""
+    steps_per_epoch = math.ceil(samples.count / parameters.batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), parameters.learning_rate, weight_decay=parameters.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _learning_rate_factor(step, parameters.epochs * steps_per_epoch, parameters.warmup_share)
+    )
+    history: list[dict[str, Any]] = []
+    best_loss, best_weights, since_best = math.inf, _copy_of_weights(model), 0
+    progress = tqdm(range(1, parameters.epochs + 1), "train", unit=" epochs", disable=None)
+    for epoch in progress:
+        samples.epoch = epoch
+        train_loss = _train_epoch(model, train_batches, optimizer, schedule, parameters, device)
+        val_loss = _mean_loss(model, val_batches, device)
+        history.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
+        progress.set_postfix(train_loss=f"{train_loss:.3f}", val_loss=f"{val_loss:.3f}")
+        if val_loss < best_loss:
+            best_loss, best_weights, since_best = val_loss, _copy_of_weights(model), 0
+        else:
+            since_best += 1
+            if since_best >= parameters.patience:
+                break
+    return history, best_weights
+
+
+def _train_epoch(
+    model: Captioner,
+    batches: DataLoader[Batch],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    parameters: TrainParameters,
+    device: torch.device,
+) -> float:
+    model.train()
+    losses = []
+    for batch in _on(device, batches):
+        with _autocast(device):
+            loss = model.loss(batch.images, batch.tokens, parameters.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), parameters.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def _mean_loss(model: Captioner, batches: DataLoader[Batch], device: torch.device) -> float:
+    """Mean over the pictures of the loss without label smoothing, nats a token."""
+    model.eval()
+    total, pictures = 0.0, 0
+    for batch in _on(device, batches):
+        with _autocast(device):
+            total += float(model.loss(batch.images, batch.tokens)) * len(batch.images)
+        pictures += len(batch.images)
+    return total / pictures
+
+
+def _on(device: torch.device, batches: DataLoader[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch.to(device)
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def _learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
+    """Linear warm-up from 0 to 1, then half a cosine down to 0 (Loshchilov and Hutter 2017)."""
+    warmup = warmup_share * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, steps - warmup))))
+
+
+def _copy_of_weights(model: Captioner) -> dict[str, Tensor]:
+    return {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in model.state_dict().items()}
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode()
