@@ -106,6 +106,14 @@ def lineage(
     print(json.dumps(node.to_json(), indent=2, ensure_ascii=False) if as_json else render(node))
 
 
+@app.command()
+def summary(run: Annotated[str, typer.Argument(help="Folder of a run: ROOT/PIPELINE/RUN_ID.")]) -> None:
+    """Tell how a run of the DAG ended: its artifacts, scores and report."""
+    from captionflow.summary import summary
+
+    print(summary(run))
+
+
 def main() -> None:
     """Run the command line; an error a user can act on is one line and exit code 2 (input) or 1 (result)."""
     try:

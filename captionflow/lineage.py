@@ -53,22 +53,28 @@ def _node(recorded: Parent) -> Node:
     return Node(recorded, artifact, note, tuple(_node(parent) for parent in artifact.manifest.parents))
 
 
-def render(node: Node, indent: str = "") -> str:
+def render(node: Node) -> str:
     """Return the tree as text for a terminal: one block an artifact, its parents indented below."""
-    head = f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({node.note})" if node.note else "")
-    lines = [head, f"{indent}  sha256      {node.recorded.sha256}"]
+    return "\n".join(_lines(node, "", set()))
+
+
+def _lines(node: Node, indent: str, shown: set[str]) -> list[str]:
+    note = "shown above" if node.recorded.sha256 in shown else node.note
+    lines = [f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({note})" if note else "")]
+    if node.recorded.sha256 in shown:
+        return lines
+    shown.add(node.recorded.sha256)
+    lines.append(f"{indent}  sha256      {node.recorded.sha256}")
     if node.artifact:
         manifest = node.artifact.manifest
         lines.append(f"{indent}  committed   {manifest.run.get('committed_at', '?')}")
         lines.append(f"{indent}  code        {manifest.code_version}")
-        for title, values in (
-            ("parameters", manifest.parameters),
-            ("counts", manifest.counts),
-            ("scores", manifest.metrics),
-        ):
-            lines += _section(title, values, indent)
-    blocks = ["\n".join(lines), *(render(parent, indent + "    ") for parent in node.parents)]
-    return "\n".join(blocks)
+        lines += _section("parameters", manifest.parameters, indent)
+        lines += _section("counts", manifest.counts, indent)
+        lines += _section("scores", manifest.metrics, indent)
+    for parent in node.parents:
+        lines += _lines(parent, indent + "    ", shown)
+    return lines
 
 
 def _section(title: str, values: dict[str, Any], indent: str) -> list[str]:
@@ -80,7 +86,7 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_short(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_short(item)}" for name, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "-"
     return str(value)

@@ -4,9 +4,11 @@ The CLI's flags and the Airflow form are derived from these classes, so this mod
 nothing but the standard library.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -63,12 +65,22 @@ def _type_schema(hint: Any, default: Any) -> dict[str, Any]:
 
 def _from_json(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and (value is None or isinstance(value, (list, tuple))):
-        return tuple(value or ())
+        return tuple(chain.from_iterable(_items(item) for item in value or ()))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, UnionType) and value == "":
         return None
     return value
+
+
+def _items(item: Any) -> Any:
+    """A list may come as one text, a JSON array, from where only texts can be passed."""
+    if isinstance(item, str) and item.startswith("["):
+        try:
+            return json.loads(item)
+        except ValueError as error:
+            raise InvalidInput(f"{item!r} begins like a JSON array and is none: {error}") from error
+    return (item,)
 
 
 def _check(name: str, value: Any, schema: dict[str, Any]) -> None:

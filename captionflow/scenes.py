@@ -39,7 +39,7 @@ COLOURS: dict[str, Rgb] = {
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
 #: Range of the circumscribed circle's radius, in scene units. The gap between the two ranges is
 #: what makes "small" and "large" a matter of fact.
-RADII: dict[Size, tuple[float, float]] = {"small": (0.085, 0.105), "large": (0.180, 0.205)}
+RADII: dict[Size, tuple[float, float]] = {"small": (0.100, 0.115), "large": (0.190, 0.210)}
 RELATIONS: tuple[Relation, ...] = ("left", "right", "above", "below")
 
 PLANE_WIDTH = 4 / 3

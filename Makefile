@@ -1,0 +1,75 @@
+# The front door. Everything installs into .venv, everything it makes goes to .airflow and artifacts.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := $(CURDIR)/.venv/bin
+ROOT ?= $(CURDIR)/artifacts
+CONF ?= {}
+RUN_AT := $(shell date -u +%Y-%m-%dT%H:%M:%S+00:00)
+
+export CAPTIONFLOW_ARTIFACT_ROOT := $(ROOT)
+export AIRFLOW_HOME := $(CURDIR)/.airflow
+export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
+export PATH := $(BIN):$(PATH)
+
+SYNCED := .venv/.synced
+DATABASE := .airflow/airflow.db
+SAMPLE := $(ROOT)/sample/manifest.json
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"sources": …}' for other data)
+	@status=0; airflow dags test image_captioning $(RUN_AT) --conf '$(CONF)' || status=$$?; \
+	captionflow summary $(ROOT)/image_captioning/manual__$(RUN_AT); exit $$status
+
+.PHONY: test
+test: lint ## Check style, types and import rules, then run all tests
+	pytest
+
+.PHONY: lint
+lint: $(SYNCED) ## ruff, mypy and import-linter
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+.PHONY: airflow
+airflow: $(DATABASE) $(SAMPLE) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
+	airflow standalone
+
+.PHONY: lock
+lock: ## Choose the newest versions that fit together and write them to requirements.lock
+	uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --upgrade \
+	  --custom-compile-command 'make lock' --quiet --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove the environment, the Airflow database and all artifacts
+	rm -rf .venv .uv .airflow artifacts build dist *.egg-info
+
+# uv comes from the machine if it has it, otherwise into .uv, at the version and hash of the lock.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+
+.uv/bin/uv:
+	@mkdir -p .uv
+	@awk '/^uv==/ {found=1} found {print} found && !/\\$$/ {exit}' requirements.lock > .uv/requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --target .uv -r .uv/requirements.txt
+
+$(SYNCED): requirements.lock pyproject.toml | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --python 3.11 .venv
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet requirements.lock
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(DATABASE): $(SYNCED)
+	airflow db migrate > /dev/null
+	touch $@
+
+$(SAMPLE): | $(SYNCED)
+	captionflow sample --output $(ROOT)/sample

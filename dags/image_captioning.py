@@ -1,0 +1,172 @@
+"""The main job as an Airflow DAG: ingest → preprocess (an Apache Beam job) → train → evaluate.
+
+Wiring only. What each task does is in `captionflow` and `beam_jobs`, imported when a task runs.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.decorators import dag, task
+from airflow.exceptions import AirflowFailException
+from airflow.models.param import Param
+from airflow.operators.python import get_current_context
+from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
+from airflow.utils.context import Context
+from airflow.utils.xcom import XCOM_RETURN_KEY
+
+import beam_jobs
+from captionflow.artifacts import artifact_uri
+from captionflow.errors import InvalidInput
+from captionflow.parameters import (
+    EvaluateParameters,
+    IngestParameters,
+    Parameters,
+    PreprocessParameters,
+    TrainParameters,
+)
+
+ARTIFACT_ROOT = os.environ.get("CAPTIONFLOW_ARTIFACT_ROOT", str(Path.home() / "captionflow"))
+SAMPLE = f"{ARTIFACT_ROOT}/sample"
+RUNNERS = ["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]
+
+
+def form(parameters: type[Parameters], section: str, **defaults: Any) -> dict[str, Param]:
+    """Return one field of the trigger form for each of a step's parameters, with its bounds and meaning."""
+    fields = parameters.json_schema()
+    for name, default in defaults.items():
+        fields[name]["default"] = default
+    return {name: Param(**schema, section=section) for name, schema in fields.items()}
+
+
+PARAMS = {
+    "artifact_root": Param(ARTIFACT_ROOT, type="string", description="Folder or bucket under which all artifacts are kept."),
+    **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[f"{SAMPLE}/images"]),
+    "runner": Param(
+        RUNNERS[0], enum=RUNNERS, type="string", section="Beam", description="Where the preprocess job runs; DirectRunner is this machine."
+    ),
+    "beam_options": Param(
+        {},
+        type="object",
+        section="Beam",
+        description='More Beam options as JSON, such as {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
+    ),
+    **form(PreprocessParameters, "Preprocess", allow_url_prefix=[f"{SAMPLE}/images"]),
+    **form(TrainParameters, "Train"),
+    **form(EvaluateParameters, "Evaluate"),
+}
+
+
+def output(kind: str) -> str:
+    """Return the template of the URI of this run's artifact: known before the task starts, the same in every retry."""
+    return artifact_uri("{{ params.artifact_root }}", "{{ dag.dag_id }}", "{{ run_id }}", kind)
+
+
+def option(name: str, schema: dict[str, Any]) -> str:
+    """Return the template that passes a parameter on as a command-line option's value."""
+    is_list = "array" in schema["type"]
+    return f"{{{{ params.{name} | tojson }}}}" if is_list else f"{{{{ params.{name} }}}}"
+
+
+@contextmanager
+def no_retry_on_invalid_input() -> Iterator[None]:
+    """Fail at once on input that can never work, whatever retries are left."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise AirflowFailException(str(error)) from None
+
+
+def prepare_beam(context: Context) -> None:
+    """Check the job's parameters before Beam starts, and add the form's Beam options."""
+    with no_retry_on_invalid_input():
+        PreprocessParameters.from_mapping(context["params"])
+    context["task"].default_pipeline_options = dict(context["params"]["beam_options"])
+
+
+def publish_uri(context: Context, result: Any) -> None:
+    """Make the URI of the artifact the task's XCom, in place of the operator's own."""
+    context["ti"].xcom_push(XCOM_RETURN_KEY, context["task"].pipeline_options["output"])
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2024, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    tags=["captionflow", "beam"],
+    doc_md="""
+### Image captioning: from captions and image URLs to a trained, evaluated model
+
+Trigger it as it is to run on the built-in sample (`captionflow sample` draws it), or point *sources* at COCO
+captions, CSV or JSON Lines of your own.
+
+| task | does | leaves |
+| --- | --- | --- |
+| `ingest` | reads the captions, rejects unusable rows | `captions.jsonl` |
+| `preprocess` | fetches, filters and resizes the images, as an Apache Beam job | Avro shards by split |
+| `train` | trains the captioner, keeps the best checkpoint | `model.safetensors` |
+| `evaluate` | captions the test split, computes BLEU, ROUGE-L and CIDEr | `report.html` |
+
+Each task's XCom is the URI of its artifact. `captionflow lineage URI` tells what any of them was made from.
+""",
+    default_args={
+        "owner": "captionflow",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=10),
+        "execution_timeout": timedelta(hours=24),
+    },
+)
+def image_captioning() -> None:
+    """Chain the four steps; what passes between them is URIs."""
+
+    @task
+    def ingest(output: str) -> str:
+        from captionflow.ingest import ingest
+
+        with no_retry_on_invalid_input():
+            return ingest(output, IngestParameters.from_mapping(get_current_context()["params"]))
+
+    @task
+    def train(preprocessed: str, output: str) -> str:
+        from captionflow.train import train
+
+        with no_retry_on_invalid_input():
+            return train(preprocessed, output, TrainParameters.from_mapping(get_current_context()["params"]))
+
+    @task
+    def evaluate(model: str, preprocessed: str, output: str) -> str:
+        from captionflow.evaluate import evaluate
+
+        with no_retry_on_invalid_input():
+            parameters = EvaluateParameters.from_mapping(get_current_context()["params"])
+            return evaluate(model, preprocessed, output, parameters)
+
+    preprocess = BeamRunPythonPipelineOperator(
+        task_id="preprocess",
+        py_file=str(Path(beam_jobs.__file__).parent / "preprocess.py"),
+        py_interpreter=sys.executable,
+        pre_execute=prepare_beam,
+        post_execute=publish_uri,
+        runner="{{ params.runner }}",
+        pipeline_options={
+            "ingested": ingest(output("ingested")),
+            "output": output("preprocessed"),
+            **{
+                name.replace("_", "-"): option(name, schema)
+                for name, schema in PreprocessParameters.json_schema().items()
+            },
+        },
+    )
+    model = train(preprocess.output, output("model"))
+    evaluate(model, preprocess.output, output("evaluation"))
+
+
+image_captioning()
