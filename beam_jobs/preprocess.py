@@ -7,14 +7,16 @@ Options that are not the job's own go to Beam, so `--runner`, `--direct_num_work
 """
 
 import io
+import re
 import sys
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from captionflow.artifacts import begin, open_artifact
-from captionflow.errors import CaptionFlowError, InvalidInput
+from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
 from captionflow.options import expand
 from captionflow.parameters import PreprocessParameters
 
@@ -31,8 +33,8 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
         beam_arguments: Beam's own options, as on a command line.
 
     Raises:
-        InvalidInput: an input is not usable, or Beam does not know an option.
-        StepFailed: no image is left.
+        InvalidInputError: an input is not usable, or Beam does not know an option.
+        StepFailedError: no image is left.
     """
     # Imported here so that --help does not wait for Beam.
     import apache_beam as beam
@@ -47,7 +49,7 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
     layout = Layout.plan(source.manifest.counts["images"], parameters)
     draft = begin(output, KIND, parameters.to_json(), [source.parent], resume=True)
 
-    with beam.Pipeline(options=options) as pipeline:
+    with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         (
             pipeline
             | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}")
@@ -60,6 +62,18 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
     return open_artifact(draft.uri, KIND).uri
 
 
+@contextmanager
+def _step_failures_in_one_line() -> Iterator[None]:
+    """Find the StepFailedError of a worker in whatever error the runner made of it."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"StepFailedError: (.*?)(?: \[while running|$)", f"{type(error).__name__}: {error}", re.M)
+        if found:
+            raise StepFailedError(found[1]) from error
+        raise
+
+
 def _beam_options(arguments: list[str]) -> "PipelineOptions":
     """Parse Beam's options; a wrong value or an unknown name is one line, not Beam's page of usage."""
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -70,12 +84,14 @@ def _beam_options(arguments: list[str]) -> "PipelineOptions":
             options = PipelineOptions(arguments)
             known = options.get_all_options()
     except SystemExit as error:
-        raise InvalidInput(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
+        raise InvalidInputError(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
     # A portable runner may bring options of its own, which only its job server knows.
     runner = options.view_as(StandardOptions).runner or "DirectRunner"
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
     if unknown and runner in ("DirectRunner", "DataflowRunner"):
-        raise InvalidInput(f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option")
+        raise InvalidInputError(
+            f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
+        )
     return options
 
 

@@ -4,21 +4,19 @@ Only caption records travel between them: an image is fetched, processed and wri
 call, so its bytes never cross a shuffle. Not for streaming input: a shard needs all its captions.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from captionflow import preprocess
 from captionflow.artifacts import Draft, file_system
-from captionflow.captions import clean_caption
-from captionflow.errors import StepFailed
 from captionflow.fetch import Fetcher
 from captionflow.parameters import PreprocessParameters
-from captionflow.records import ImageCaption, RecordError, Reject, to_json_line
-from captionflow.shards import Layout, ShardInfo, ShardKey, write_shard
+from captionflow.preprocess import Record
+from captionflow.shards import Layout, ShardInfo, ShardKey
 
-Record = ImageCaption | Reject
+PackedKey = tuple[str, int, int]
 
 
 @beam.typehints.with_output_types(Record)
@@ -31,7 +29,11 @@ class ReadCaptions(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Record]:
         """Lines → records."""
-        return pipeline | beam.io.ReadFromText(_beam_path(self._uri), coder=beam.coders.BytesCoder()) | beam.Map(parse)
+        return (
+            pipeline
+            | beam.io.ReadFromText(_beam_path(self._uri), coder=beam.coders.BytesCoder())
+            | beam.Map(preprocess.parse)
+        )
 
 
 class FilterLicenses(beam.PTransform):
@@ -39,11 +41,11 @@ class FilterLicenses(beam.PTransform):
 
     def __init__(self, licenses: Iterable[str]) -> None:
         super().__init__()
-        self._allowed = frozenset(map(license_key, licenses))
+        self._allowed = frozenset(map(preprocess.license_key, licenses))
 
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
         """Records → records."""
-        return records | beam.Map(filter_license, self._allowed)
+        return records | beam.Map(preprocess.filter_license, self._allowed)
 
 
 class CleanCaptions(beam.PTransform):
@@ -51,7 +53,7 @@ class CleanCaptions(beam.PTransform):
 
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
         """Records → records."""
-        return records | beam.Map(clean)
+        return records | beam.Map(preprocess.clean)
 
 
 class GroupByShard(beam.PTransform):
@@ -61,9 +63,9 @@ class GroupByShard(beam.PTransform):
         super().__init__()
         self._layout = layout
 
-    def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[tuple[tuple[str, int, int], Iterable[bytes]]]:
+    def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[tuple[PackedKey, Iterable[bytes]]]:
         """Records → (split, index, count) with its records as JSON."""
-        return records | "AssignShards" >> beam.Map(assign_shard, self._layout) | beam.GroupByKey()
+        return records | "AssignShards" >> beam.Map(preprocess.assign_shard, self._layout) | beam.GroupByKey()
 
 
 class WriteShards(beam.PTransform):
@@ -73,7 +75,7 @@ class WriteShards(beam.PTransform):
         super().__init__()
         self._draft, self._parameters = draft, parameters
 
-    def expand(self, shards: beam.PCollection[tuple[tuple[str, int, int], Iterable[bytes]]]) -> beam.PCollection[ShardInfo]:
+    def expand(self, shards: beam.PCollection[tuple[PackedKey, Iterable[bytes]]]) -> beam.PCollection[ShardInfo]:
         """Shards → ShardInfo."""
         return shards | beam.ParDo(_WriteShard(self._draft, self._parameters))
 
@@ -87,49 +89,7 @@ class CommitManifest(beam.PTransform):
 
     def expand(self, infos: beam.PCollection[ShardInfo]) -> beam.PCollection[str]:
         """ShardInfos → the URI of the artifact, once."""
-        return infos | beam.combiners.ToList() | beam.Map(commit, self._draft, self._captions)
-
-
-def parse(line: bytes) -> Record:
-    """Read one line of `captions.jsonl`."""
-    try:
-        return ImageCaption.from_json(line)
-    except RecordError as error:
-        return Reject("read", error.reason, str(error))
-
-
-def license_key(name: str) -> str:
-    """Return the form in which licence names are compared: COCO says 'Attribution License', people 'attribution'."""
-    return name.strip().casefold().removesuffix("license").strip()
-
-
-def filter_license(record: Record, allowed: frozenset[str]) -> Record:
-    """Keep a caption if the licence of its image is allowed."""
-    if isinstance(record, Reject) or "*" in allowed or license_key(record.image_license) in allowed:
-        return record
-    return Reject.of(record, "licenses", "license_not_allowed", record.image_license)
-
-
-def clean(record: Record) -> Record:
-    """Clean a caption's text."""
-    if isinstance(record, Reject):
-        return record
-    text = clean_caption(record.caption)
-    if not text:
-        return Reject.of(record, "captions", "empty_caption", "nothing is left after cleaning")
-    return ImageCaption(record.image_id, record.id, text, record.image_url, record.image_name, record.image_license)
-
-
-def assign_shard(record: Record, layout: Layout) -> tuple[tuple[str, int, int], bytes]:
-    """Key a record by its shard and pack it for the shuffle; its first byte tells a caption from a Reject."""
-    key = layout.assign(record.image_id)
-    tag = b"C" if isinstance(record, ImageCaption) else b"R"
-    return (key.split, key.index, key.count), tag + to_json_line(record)
-
-
-def unpack(packed: bytes) -> Record:
-    """Undo the packing of `assign_shard`."""
-    return (ImageCaption if packed[:1] == b"C" else Reject).from_json(packed[1:])
+        return infos | beam.combiners.ToList() | beam.Map(preprocess.commit, self._draft, self._captions)
 
 
 class _WriteShard(beam.DoFn):
@@ -139,46 +99,16 @@ class _WriteShard(beam.DoFn):
     def setup(self) -> None:
         self._fetcher = Fetcher(self._parameters)
 
-    def process(self, element: tuple[tuple[str, int, int], Iterable[bytes]]) -> Iterable[ShardInfo]:
+    def process(self, element: tuple[PackedKey, Iterable[bytes]]) -> Iterable[ShardInfo]:
         key, packed = element
-        info = write_shard(self._draft, ShardKey(*key), map(unpack, packed), self._parameters, self._fetcher)
+        info = preprocess.write_shard(
+            self._draft, ShardKey(*key), map(preprocess.unpack, packed), self._parameters, self._fetcher
+        )
         for name, count in info.counts.items():
             Metrics.counter("preprocess", name).inc(count)
         for reason, count in info.rejected.items():
             Metrics.counter("preprocess", f"rejected_{reason}").inc(count)
         yield info
-
-
-def commit(infos: list[ShardInfo], draft: Draft, captions: int) -> str:
-    """Write the manifest of the preprocessed artifact; returns its URI.
-
-    Raises:
-        StepFailed: a caption is unaccounted for, or no image is left.
-    """
-    counts, rejected, splits = Counter[str](), Counter[str](), Counter[str]()
-    for info in infos:
-        counts.update(info.counts)
-        rejected.update(info.rejected)
-        splits[info.split] += info.counts["images_out"]
-    if counts["captions_in"] != captions or captions != counts["captions_out"] + rejected.total():
-        raise StepFailed(f"of {captions} captions {counts['captions_in']} arrived: the input changed under the job")
-    if not counts["images_out"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        raise StepFailed(f"no image is left; captions rejected: {reasons}")
-    draft.commit(
-        [file for info in infos for file in info.files],
-        counts={
-            "captions": {"in": captions, "out": counts["captions_out"], "rejected": rejected.total()},
-            "images": {
-                "in": counts["images_in"],
-                "out": counts["images_out"],
-                "rejected": counts["images_in"] - counts["images_out"],
-            },
-            "splits": {split: splits[split] for split in sorted(splits)},
-            "rejected": dict(sorted(rejected.items())),
-        },
-    )
-    return draft.uri
 
 
 def _beam_path(uri: str) -> str:

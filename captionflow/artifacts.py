@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import fsspec
 
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 
 MANIFEST = "manifest.json"
 _DRAFT = "manifest.partial.json"
@@ -100,12 +100,12 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system that holds `uri` and the path within it.
 
     Raises:
-        InvalidInput: no file system is known for the URI's scheme.
+        InvalidInputError: no file system is known for the URI's scheme.
     """
     try:
         fs, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
-        raise InvalidInput(f"{uri}: {error}") from error
+        raise InvalidInputError(f"{uri}: {error}") from error
     return fs, path
 
 
@@ -190,6 +190,12 @@ class Draft:
         except FileNotFoundError:
             return None
 
+    def remove(self, folder: str) -> None:
+        """Remove a folder of the draft, if it is there."""
+        fs, root = file_system(self.uri)
+        if fs.exists(f"{root}/{folder}"):
+            fs.rm(f"{root}/{folder}", recursive=True)
+
     def commit(
         self,
         files: Iterable[FileInfo],
@@ -224,24 +230,28 @@ def begin(
         resume: keep the files of an unfinished attempt that had the same parameters, parents and code.
 
     Raises:
-        InvalidInput: the folder holds something that is not an artifact of this kind.
+        InvalidInputError: the folder holds something that is not an artifact of this kind.
     """
     draft = Draft(resolve(uri), kind, dict(parameters), tuple(parents), now())
+    try:
+        _prepare(draft, resume)
+    except OSError as error:
+        raise InvalidInputError(f"{uri}: cannot be written: {error}") from error
+    return draft
+
+
+def _prepare(draft: Draft, resume: bool) -> None:
     identity = _identity(draft)
     fs, root = file_system(draft.uri)
     previous = draft.read(_DRAFT) or draft.read(MANIFEST)
-    try:
-        occupied = fs.exists(root) and (not fs.isdir(root) or bool(fs.ls(root)))
-    except OSError as error:
-        raise InvalidInput(f"{uri}: cannot be used as an output: {error}") from error
-    if occupied and (previous is None or json.loads(previous).get("kind") != kind):
-        raise InvalidInput(f"{uri}: holds something that is not {kind} data; choose an empty folder")
+    occupied = fs.exists(root) and (not fs.isdir(root) or bool(fs.ls(root)))
+    if occupied and (previous is None or json.loads(previous).get("kind") != draft.kind):
+        raise InvalidInputError(f"{draft.uri}: holds something that is not {draft.kind} data; choose an empty folder")
     if fs.exists(f"{root}/{MANIFEST}"):
         fs.rm(f"{root}/{MANIFEST}")
     if not (resume and draft.read(_DRAFT) == identity):
         _sweep(draft.uri, keep={_DRAFT})
     draft.put(_DRAFT, identity)
-    return draft
 
 
 def _identity(draft: Draft) -> bytes:
@@ -291,7 +301,7 @@ class Artifact:
         """Read every file and compare its size and sha256 with the manifest.
 
         Raises:
-            InvalidInput: a file is missing or has been changed; the message names it.
+            InvalidInputError: a file is missing or has been changed; the message names it.
         """
         for expected in self.manifest.files:
             digest, size = hashlib.sha256(), 0
@@ -301,29 +311,29 @@ class Artifact:
                         digest.update(chunk)
                         size += len(chunk)
             except FileNotFoundError as error:
-                raise InvalidInput(f"{self.uri}/{expected.path}: is missing") from error
+                raise InvalidInputError(f"{self.uri}/{expected.path}: is missing") from error
             if (size, digest.hexdigest()) != (expected.bytes, expected.sha256):
-                raise InvalidInput(f"{self.uri}/{expected.path}: differs from its manifest; make it again")
+                raise InvalidInputError(f"{self.uri}/{expected.path}: differs from its manifest; make it again")
 
 
 def open_artifact(uri: str, kind: str | None = None) -> Artifact:
     """Open the artifact at `uri`.
 
     Raises:
-        InvalidInput: there is no manifest, it cannot be read, or the artifact is of another kind.
+        InvalidInputError: there is no manifest, it cannot be read, or the artifact is of another kind.
     """
     uri = resolve(uri)
     fs, root = file_system(uri)
     try:
         data = fs.cat_file(f"{root}/{MANIFEST}")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidInput(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished") from error
+        raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished") from error
     except OSError as error:
-        raise InvalidInput(f"{uri}: cannot be read: {error}") from error
+        raise InvalidInputError(f"{uri}: cannot be read: {error}") from error
     try:
         manifest = Manifest.from_json(data)
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{uri}/{MANIFEST}: is not a manifest of CaptionFlow") from error
+        raise InvalidInputError(f"{uri}/{MANIFEST}: is not a manifest of CaptionFlow") from error
     if kind is not None and manifest.kind != kind:
-        raise InvalidInput(f"{uri}: is a {manifest.kind} artifact; expected {kind}")
+        raise InvalidInputError(f"{uri}: is a {manifest.kind} artifact; expected {kind}")
     return Artifact(uri, manifest)

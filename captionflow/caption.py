@@ -10,7 +10,7 @@ from safetensors.torch import load
 from captionflow.artifacts import file_system, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import to_tensor
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 from captionflow.images import ImageError, process
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import PreprocessParameters
@@ -36,7 +36,7 @@ def load_model(uri: str) -> TrainedModel:
     """Load the model artifact at `uri` onto the best device of this machine.
 
     Raises:
-        InvalidInput: it is no model artifact.
+        InvalidInputError: it is no model artifact.
     """
     artifact = open_artifact(uri, KIND)
     config = json.loads(artifact.read(CONFIG))
@@ -52,7 +52,7 @@ def caption(images: Iterable[str], model: str, beam_size: int) -> Iterator[tuple
     """Yield each image's URI with its caption; pictures are prepared as those of the training were.
 
     Raises:
-        InvalidInput: an image cannot be read, or `model` is no model artifact.
+        InvalidInputError: an image cannot be read, or `model` is no model artifact.
     """
     trained = load_model(model)
     for uri in images:
@@ -60,6 +60,8 @@ def caption(images: Iterable[str], model: str, beam_size: int) -> Iterator[tuple
         try:
             stored = process(fs.cat_file(path), trained.images)
         except (OSError, ImageError) as error:
-            raise InvalidInput(f"{uri}: {'no such file' if isinstance(error, FileNotFoundError) else error}") from error
+            raise InvalidInputError(
+                f"{uri}: {'no such file' if isinstance(error, FileNotFoundError) else error}"
+            ) from error
         picture = to_tensor(stored.data, trained.images.image_format, stored.height, stored.width)
         yield uri, trained.caption(picture[None], beam_size)[0]

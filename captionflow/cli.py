@@ -40,9 +40,7 @@ def ingest(output: Output, parameters: IngestParameters) -> None:
     print(ingest(output, parameters))
 
 
-@app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def preprocess(context: typer.Context) -> None:
     """Fetch, resize and shard the images, as a Beam job; any Beam option may be added."""
     from beam_jobs.preprocess import main
@@ -94,7 +92,9 @@ def caption(
 def lineage(
     uri: Annotated[str, typer.Argument(help="URI of any artifact.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Also check every file of the artifact against its sha256.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also check every file of the artifact against its sha256.")
+    ] = False,
 ) -> None:
     """Tell what an artifact was made from: data, parameters, code version and scores, back to the sources."""
     from captionflow.artifacts import open_artifact

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from captionflow.artifacts import Artifact, FileInfo
 from captionflow.captions import PAD, Vocabulary
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 from captionflow.records import Sample
 from captionflow.shards import read_shard
 
@@ -48,14 +48,14 @@ class Samples(IterableDataset[Sample]):
     """Samples of one split: with a `seed` in a new order each `epoch`, without in stored order.
 
     Raises:
-        InvalidInput: the split holds no image.
+        InvalidInputError: the split holds no image.
     """
 
     def __init__(self, artifact: Artifact, split: str, seed: int | None = None) -> None:
         self._artifact, self._seed = artifact, seed
         self.count: int = artifact.manifest.counts["splits"].get(split, 0)
         if not self.count:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"{artifact.uri}: its {split} split is empty; preprocess with another --split or more images"
             )
         self._shards = artifact.files(f"{split}/")

@@ -7,11 +7,11 @@ class CaptionFlowError(Exception):
     exit_code = 1
 
 
-class InvalidInput(CaptionFlowError):
+class InvalidInputError(CaptionFlowError):
     """An argument, a file or a setting cannot be used as it is: running again will not help."""
 
     exit_code = 2
 
 
-class StepFailed(CaptionFlowError):
+class StepFailedError(CaptionFlowError):
     """The step ran and its result is not good enough to be committed."""

@@ -40,7 +40,7 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
     """Caption the test split, score it, write the report, commit at `output`; returns its URI.
 
     Raises:
-        InvalidInput: an input is not an artifact of its kind, or the test split is empty.
+        InvalidInputError: an input is not an artifact of its kind, or the test split is empty.
     """
     trained, data = open_artifact(model, MODEL), open_artifact(preprocessed, PREPROCESSED)
     samples = Samples(data, _SPLIT)
@@ -106,6 +106,4 @@ def _exhibits(chosen: list[Prediction], samples: Samples, data: Artifact) -> lis
     wanted = {prediction.image_id for prediction in chosen}
     pictures: dict[int, Sample] = {sample.image_id: sample for sample in samples if sample.image_id in wanted}
     image_format = data.manifest.parameters["image_format"]
-    return [
-        Exhibit(pictures[p.image_id], image_format, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen
-    ]
+    return [Exhibit(pictures[p.image_id], image_format, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen]

@@ -15,10 +15,11 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, NewConnectionError, TimeoutError
+from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from captionflow.artifacts import file_system, is_local
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 from captionflow.parameters import PreprocessParameters
 
 USER_AGENT = "CaptionFlow (image dataset preprocessing)"
@@ -145,7 +146,7 @@ class Fetcher:
                 data: bytes = file.read(self._max_bytes + 1)
         except FileNotFoundError as error:
             raise FetchError("not_found", "no such file") from error
-        except InvalidInput as error:
+        except InvalidInputError as error:
             raise FetchError("invalid_url", str(error)) from error
         except OSError as error:
             raise FetchError("unreadable", str(error), retryable=True) from error
@@ -175,7 +176,7 @@ class Fetcher:
             cause = error.reason if isinstance(error, MaxRetryError) else error
             if isinstance(cause, _NotPublicError):
                 raise FetchError("url_not_allowed", str(cause)) from error
-            if isinstance(cause, TimeoutError) and not isinstance(cause, NewConnectionError):
+            if isinstance(cause, HTTPTimeoutError) and not isinstance(cause, NewConnectionError):
                 raise FetchError("timeout", str(cause), retryable=True) from error
             raise FetchError("connection_failed", str(cause), retryable=True) from error
 

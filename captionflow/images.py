@@ -5,7 +5,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captionflow.parameters import PreprocessParameters
 
@@ -60,7 +60,7 @@ def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Image.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decode(data, max_pixels, target)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError("not_an_image", "no known image format") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error

@@ -8,7 +8,7 @@ from itertools import repeat
 from tqdm import tqdm
 
 from captionflow.artifacts import begin, resolve
-from captionflow.errors import InvalidInput, StepFailed
+from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.parameters import IngestParameters
 from captionflow.records import ImageCaption, Reject, to_json_line
 from captionflow.sources import STAGE, Source, open_source
@@ -24,8 +24,8 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     `images` kept, and `rejected` by reason.
 
     Raises:
-        InvalidInput: no source is given, or one cannot be read.
-        StepFailed: more than `max_reject_ratio` of the rows were rejected, or there were none.
+        InvalidInputError: no source is given, or one cannot be read.
+        StepFailedError: more than `max_reject_ratio` of the rows were rejected, or there were none.
     """
     roots = _image_roots(parameters)
     with ExitStack() as stack:
@@ -43,7 +43,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
                 else:
                     images.add(record.image_id)
                     kept.write(to_json_line(record))
-        _check_rejects(read, rejected, parameters.max_reject_ratio)
+        _check_rejects(read, rejected, parameters.max_reject_ratio, f"{draft.uri}/{REJECTS}")
         captions = {"in": read, "out": read - rejected.total(), "rejected": rejected.total()}
         draft.commit(
             [kept.info, dropped.info],
@@ -55,9 +55,11 @@ def ingest(output: str, parameters: IngestParameters) -> str:
 def _image_roots(parameters: IngestParameters) -> list[str | None]:
     sources, roots = parameters.sources, parameters.image_root
     if not sources:
-        raise InvalidInput("--sources: give at least one caption file (`captionflow sample` makes one)")
+        raise InvalidInputError("--sources: give at least one caption file (`captionflow sample` makes one)")
     if len(roots) not in (0, 1, len(sources)):
-        raise InvalidInput(f"--image-root: {len(roots)} given for {len(sources)} sources; give one, or one for each")
+        raise InvalidInputError(
+            f"--image-root: {len(roots)} given for {len(sources)} sources; give one, or one for each"
+        )
     resolved = [resolve(root) for root in roots]
     return list(resolved) if len(roots) == len(sources) else list(repeat(resolved[0] if roots else None, len(sources)))
 
@@ -78,11 +80,12 @@ def _without_duplicates(records: Iterator[ImageCaption | Reject]) -> Iterator[Im
         yield record
 
 
-def _check_rejects(read: int, rejected: Counter[str], max_ratio: float) -> None:
+def _check_rejects(read: int, rejected: Counter[str], max_ratio: float, where: str) -> None:
     if read == 0:
-        raise StepFailed("the sources hold no captions")
+        raise StepFailedError("the sources hold no captions")
     if rejected.total() == read or rejected.total() > max_ratio * read:
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        raise StepFailed(
-            f"{rejected.total()} of {read} rows were rejected ({reasons}); --max-reject-ratio allows {max_ratio:g}"
+        raise StepFailedError(
+            f"{rejected.total()} of {read} rows were rejected ({reasons}), see {where}; "
+            f"--max-reject-ratio allows {max_ratio:g}"
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captionflow.artifacts import Artifact, Parent, open_artifact
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def lineage(uri: str) -> Node:
     """Follow the manifests from the artifact at `uri` to its sources.
 
     Raises:
-        InvalidInput: `uri` is no artifact. A parent that is gone or changed is a note, not an error.
+        InvalidInputError: `uri` is no artifact. A parent that is gone or changed is a note, not an error.
     """
     return _node(open_artifact(uri).parent)
 
@@ -47,7 +47,7 @@ def _node(recorded: Parent) -> Node:
         return Node(recorded, None, "", ())
     try:
         artifact = open_artifact(recorded.uri)
-    except InvalidInput:
+    except InvalidInputError:
         return Node(recorded, None, "no longer there", ())
     note = "" if artifact.manifest.sha256 == recorded.sha256 else "changed since it was used"
     return Node(recorded, artifact, note, tuple(_node(parent) for parent in artifact.manifest.parents))

@@ -38,7 +38,10 @@ def _option(parameters: type[Parameters], name: str, schema: dict[str, Any]) -> 
     words: dict[str, Any] = {"help": schema["description"] + (" May be repeated." if repeatable else "")}
     if hint in (int, float):
         words |= {"min": schema.get("minimum"), "max": schema.get("maximum")}
-    annotation = Annotated[list[str] if repeatable else hint, typer.Option(**words)]
+    annotation: Any = Annotated[list[str] if repeatable else hint, typer.Option(**words)]
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=schema["default"] or None if repeatable else schema["default"], annotation=annotation
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=schema["default"] or None if repeatable else schema["default"],
+        annotation=annotation,
     )

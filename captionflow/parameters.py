@@ -12,13 +12,13 @@ from itertools import chain
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
 
 
 def parameter(default: Any, description: str, **schema: Any) -> Any:
-    """Declare a parameter; `schema` holds JSON Schema words: minimum, maximum, pattern, examples…"""
+    """Declare a parameter; `schema` holds words of JSON Schema: minimum, maximum, pattern, examples."""
     return field(default=default, metadata={"description": description, **schema})
 
 
@@ -27,7 +27,7 @@ class Parameters:
     """Base of a step's parameters. Building one checks every value.
 
     Raises:
-        InvalidInput: a value is of the wrong type or out of bounds; the message names the flag.
+        InvalidInputError: a value is of the wrong type or out of bounds; the message names the flag.
     """
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ def _items(item: Any) -> Any:
         try:
             return json.loads(item)
         except ValueError as error:
-            raise InvalidInput(f"{item!r} begins like a JSON array and is none: {error}") from error
+            raise InvalidInputError(f"{item!r} begins like a JSON array and is none: {error}") from error
     return (item,)
 
 
@@ -88,21 +88,17 @@ def _check(name: str, value: Any, schema: dict[str, Any]) -> None:
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if "array" in kinds:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise InvalidInput(f"{flag}: {value!r} is not a list of texts")
+            raise InvalidInputError(f"{flag}: {value!r} is not a list of texts")
         if len(value) < schema.get("minItems", 0):
-            raise InvalidInput(f"{flag}: give at least {schema['minItems']}")
-        return
-    if _JSON_TYPES.get(type(value)) not in kinds:
-        raise InvalidInput(f"{flag}: {value!r} is not of type {' or '.join(kinds)}")
-    if "enum" in schema and value not in schema["enum"]:
-        raise InvalidInput(f"{flag}: {value!r} is none of {', '.join(schema['enum'])}")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        raise InvalidInput(f"{flag}: {value!r} does not look like {schema['default']!r}")
-    # Written so that NaN, which compares false with everything, is out of bounds too.
-    if "minimum" in schema and value is not None and not value >= schema["minimum"]:
-        raise InvalidInput(f"{flag}: {value} is below {schema['minimum']}")
-    if "maximum" in schema and value is not None and not value <= schema["maximum"]:
-        raise InvalidInput(f"{flag}: {value} is above {schema['maximum']}")
+            raise InvalidInputError(f"{flag}: give at least {schema['minItems']}")
+    elif _JSON_TYPES.get(type(value)) not in kinds:
+        raise InvalidInputError(f"{flag}: {value!r} is not of type {' or '.join(kinds)}")
+    elif "enum" in schema and value not in schema["enum"]:
+        raise InvalidInputError(f"{flag}: {value!r} is none of {', '.join(schema['enum'])}")
+    elif "pattern" in schema and not re.search(schema["pattern"], value):
+        raise InvalidInputError(f"{flag}: {value!r} does not look like {schema['default']!r}")
+    elif "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
+        raise InvalidInputError(f"{flag}: {value} is not within {schema['minimum']} and {schema['maximum']}")
 
 
 COCO_LICENSES = (
@@ -126,11 +122,11 @@ class IngestParameters(Parameters):
         (), "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://."
     )
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
-    url_field: Literal["coco_url", "flickr_url"] = parameter(
-        "coco_url", "Which URL of a COCO image to use."
-    )
+    url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")
     image_root: tuple[str, ...] = parameter(
-        (), "Folder (path or URL) that holds the COCO images by file name, used instead of their URLs: one for all sources, or one for each."
+        (),
+        "Folder (path or URL) that holds the COCO images by file name, used instead of their URLs: "
+        "one for all sources, or one for each.",
     )
     max_reject_ratio: float = parameter(
         0.5, "Fail when a larger share of the rows than this is rejected.", minimum=0.0, maximum=1.0
@@ -161,7 +157,9 @@ class PreprocessParameters(Parameters):
         "jpeg", "Stored form; tensor is raw uint8 (3, height, width), read without decoding."
     )
     jpeg_quality: int = parameter(95, "JPEG quality of the stored images.", minimum=1, maximum=100)
-    avro_codec: Literal["null", "deflate"] = parameter("null", "Compression of the Avro blocks; worth it for tensor only.")
+    avro_codec: Literal["null", "deflate"] = parameter(
+        "null", "Compression of the Avro blocks; worth it for tensor only."
+    )
     split: str = parameter(
         "0.9,0.05,0.05",
         "Shares of the images for train, validation and test; they add up to 1.",
@@ -170,10 +168,15 @@ class PreprocessParameters(Parameters):
     shard_megabytes: int = parameter(100, "Target size of a shard, in MB.", minimum=1, maximum=4096)
     allow_url_prefix: tuple[str, ...] = parameter(
         (),
-        "Image URLs under these prefixes may be local files, object stores or hosts inside the network; all others must be public http(s).",
+        "Image URLs under these prefixes may be local files, object stores or hosts inside the network; "
+        "all others must be public http(s).",
     )
-    fetch_concurrency: int = parameter(32, "Images being fetched at the same time by one worker.", minimum=1, maximum=1024)
-    fetch_timeout: float = parameter(30.0, "Seconds one attempt at an image may take in all.", minimum=0.1, maximum=600.0)
+    fetch_concurrency: int = parameter(
+        32, "Images being fetched at the same time by one worker.", minimum=1, maximum=1024
+    )
+    fetch_timeout: float = parameter(
+        30.0, "Seconds one attempt at an image may take in all.", minimum=0.1, maximum=600.0
+    )
     fetch_retries: int = parameter(3, "Further attempts at an image after a passing failure.", minimum=0, maximum=10)
     max_image_megabytes: int = parameter(50, "Largest image file accepted, in MB.", minimum=1, maximum=1024)
     max_image_megapixels: int = parameter(64, "Largest picture decoded, in millions of pixels.", minimum=1, maximum=80)
@@ -188,9 +191,9 @@ class PreprocessParameters(Parameters):
         try:
             train, val, test = (float(share) for share in self.split.split(","))
         except ValueError as error:
-            raise InvalidInput(f"--split: {self.split!r} is not three numbers like 0.9,0.05,0.05") from error
+            raise InvalidInputError(f"--split: {self.split!r} is not three numbers like 0.9,0.05,0.05") from error
         if abs(train + val + test - 1) > 1e-6:
-            raise InvalidInput(f"--split: {self.split} adds up to {train + val + test:g}, not to 1")
+            raise InvalidInputError(f"--split: {self.split} adds up to {train + val + test:g}, not to 1")
         return train, val, test
 
 
@@ -199,22 +202,36 @@ class TrainParameters(Parameters):
     """The captioner's size and how it learns."""
 
     epochs: int = parameter(30, "Passes over the training split, at most.", minimum=1, maximum=10_000)
-    batch_size: int = parameter(32, "Images in a step; all captions of an image are in the same step.", minimum=1, maximum=4096)
+    batch_size: int = parameter(
+        32, "Images in a step; all captions of an image are in the same step.", minimum=1, maximum=4096
+    )
     learning_rate: float = parameter(1e-3, "Peak of the learning rate.", minimum=1e-7, maximum=1.0)
-    warmup_share: float = parameter(0.1, "Share of the steps in which the learning rate rises.", minimum=0.0, maximum=1.0)
+    warmup_share: float = parameter(
+        0.1, "Share of the steps in which the learning rate rises.", minimum=0.0, maximum=1.0
+    )
     weight_decay: float = parameter(0.01, "AdamW's weight decay.", minimum=0.0, maximum=1.0)
-    label_smoothing: float = parameter(0.1, "Probability given to the other words in the loss.", minimum=0.0, maximum=0.9)
+    label_smoothing: float = parameter(
+        0.1, "Probability given to the other words in the loss.", minimum=0.0, maximum=0.9
+    )
     gradient_clip: float = parameter(1.0, "Largest norm of the gradient.", minimum=1e-3, maximum=1e3)
-    patience: int = parameter(10, "Epochs without a better validation loss before training stops.", minimum=1, maximum=10_000)
+    patience: int = parameter(
+        10, "Epochs without a better validation loss before training stops.", minimum=1, maximum=10_000
+    )
     width: int = parameter(128, "Channels of the Transformer; a multiple of --heads.", minimum=8, maximum=4096)
     encoder_depth: int = parameter(1, "Transformer layers over the image grid.", minimum=0, maximum=48)
     decoder_depth: int = parameter(2, "Transformer layers over the caption.", minimum=1, maximum=48)
     heads: int = parameter(4, "Attention heads of a layer.", minimum=1, maximum=64)
     dropout: float = parameter(0.1, "Share of activations dropped while training.", minimum=0.0, maximum=0.9)
-    min_count: int = parameter(1, "How often a word must occur in the training split to be learnt.", minimum=1, maximum=1000)
-    max_caption_length: int = parameter(32, "Longest caption, in tokens, start and end included.", minimum=4, maximum=512)
+    min_count: int = parameter(
+        1, "How often a word must occur in the training split to be learnt.", minimum=1, maximum=1000
+    )
+    max_caption_length: int = parameter(
+        32, "Longest caption, in tokens, start and end included.", minimum=4, maximum=512
+    )
     loader_workers: int = parameter(0, "Processes that decode images beside the training one.", minimum=0, maximum=64)
-    device: Literal["auto", "cpu", "cuda", "mps"] = parameter("auto", "Where to train; auto takes CUDA, then MPS, then the CPU.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = parameter(
+        "auto", "Where to train; auto takes CUDA, then MPS, then the CPU."
+    )
     seed: int = parameter(0, "Seed of the weights, the order of the images and dropout.", minimum=0, maximum=2**32 - 1)
 
 
@@ -224,7 +241,9 @@ class EvaluateParameters(Parameters):
 
     beam_size: int = parameter(1, "Beams of the caption search; 1 is greedy.", minimum=1, maximum=32)
     evaluate_batch_size: int = parameter(32, "Images captioned at a time.", minimum=1, maximum=4096)
-    gallery_size: int = parameter(24, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500)
+    gallery_size: int = parameter(
+        24, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,9 @@ class Reject:
     retryable: bool = False
 
     @classmethod
-    def of(cls, caption: ImageCaption, stage: str, reason: str, detail: str = "", *, retryable: bool = False) -> "Reject":
+    def of(
+        cls, caption: ImageCaption, stage: str, reason: str, detail: str = "", *, retryable: bool = False
+    ) -> "Reject":
         """Reject `caption` at `stage`."""
         return cls(stage, reason, detail, caption.id, caption.image_id, caption.image_url, retryable)
 

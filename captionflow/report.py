@@ -60,7 +60,7 @@ def write_report(
     environment = jinja2.Environment(loader=jinja2.PackageLoader("captionflow", "."), autoescape=True)
     return environment.get_template("report.html.j2").render(
         metrics={_TITLES[name]: value for name, value in metrics.items()},
-        curve=jinja2.filters.Markup(training_curve(history)),
+        curve=training_curve(history),
         best=best,
         worst=worst,
         counts=counts,

@@ -26,7 +26,7 @@ def sample(output: str, parameters: SampleParameters) -> str:
     `--sources OUTPUT/captions.json --image-root OUTPUT/images`.
 
     Raises:
-        InvalidInput: `output` holds something else.
+        InvalidInputError: `output` holds something else.
     """
     draft = begin(output, KIND, parameters.to_json(), [])
     rng = random.Random(parameters.seed)

@@ -201,9 +201,7 @@ _OPPOSITE: dict[Relation, Relation] = {
 }
 
 
-def _place(
-    rng: random.Random, first: float, second: float, relation: Relation
-) -> tuple[Point, Point]:
+def _place(rng: random.Random, first: float, second: float, relation: Relation) -> tuple[Point, Point]:
     """Centres for things of the two radii such that the first is `relation` of the second."""
     across_first = relation in ("left", "right")
     length, breadth = (PLANE_WIDTH, 1.0) if across_first else (1.0, PLANE_WIDTH)
@@ -216,9 +214,7 @@ def _place(
     along = rng.uniform(lowest, highest - distance)
     near_across = rng.uniform(near + _MARGIN, breadth - near - _MARGIN)
     slant = _MAX_SLANT * distance
-    far_across = rng.uniform(
-        max(far + _MARGIN, near_across - slant), min(breadth - far - _MARGIN, near_across + slant)
-    )
+    far_across = rng.uniform(max(far + _MARGIN, near_across - slant), min(breadth - far - _MARGIN, near_across + slant))
     ends = ((along, near_across), (along + distance, far_across))
     if not across_first:
         ends = ((near_across, along), (far_across, along + distance))
@@ -226,10 +222,7 @@ def _place(
 
 
 def _jitter(rng: random.Random, colour: Rgb) -> Rgb:
-    red, green, blue = (
-        min(255, max(0, channel + rng.randint(-_COLOUR_JITTER, _COLOUR_JITTER)))
-        for channel in colour
-    )
+    red, green, blue = (min(255, max(0, channel + rng.randint(-_COLOUR_JITTER, _COLOUR_JITTER))) for channel in colour)
     return red, green, blue
 
 

@@ -1,4 +1,4 @@
-"""Shards: which shard an image belongs to, and how one is written and read.
+"""Shards: which shard an image belongs to, what came of it, and how it is read.
 
 A shard's bytes depend on its captions and on the parameters alone: records in the order of
 image_id, a sync marker made from the shard's name, no clock and no host in the file.
@@ -6,26 +6,19 @@ image_id, a sync marker made from the shard's name, no clock and no host in the 
 
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from typing import IO, Any
+from typing import IO
 
 import fastavro
 
-from captionflow.artifacts import Draft, FileInfo
-from captionflow.fetch import Fetcher, FetchError
-from captionflow.images import ImageError, StoredImage, process
+from captionflow.artifacts import FileInfo
 from captionflow.parameters import PreprocessParameters
-from captionflow.records import Caption, ImageCaption, Reject, Sample, to_json_line
+from captionflow.records import Sample
 
 KIND = "preprocessed"
 SPLITS = ("train", "val", "test")
 REJECTS = "rejects"
-_PROGRESS = "progress"
-_STAGE = "images"
 _MEGABYTE = 1_000_000
 # A shard is the unit of work: enough of them to keep many workers busy, none so small that it
 # is all overhead.
@@ -33,8 +26,6 @@ _IMAGES_PER_SHARD = 256
 _MAX_SHARDS_FOR_BALANCE = 64
 # Bytes of an encoded picture per byte of raw pixels, seen on COCO photographs at 224 pixels.
 _COMPRESSION = {"jpeg": 0.15, "png": 0.7, "tensor": 1.0}
-# Pictures in flight ahead of the one being written: enough to cover a slow one, and the bound on memory.
-_LOOK_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,11 @@ class Layout:
         by_size = max(1.0, parameters.shard_megabytes * _MEGABYTE / image_bytes)
         fractions = parameters.split_fractions
         counts = [
-            max(1, round(share * images / by_size), min(round(share * images / _IMAGES_PER_SHARD), _MAX_SHARDS_FOR_BALANCE))
+            max(
+                1,
+                round(share * images / by_size),
+                min(round(share * images / _IMAGES_PER_SHARD), _MAX_SHARDS_FOR_BALANCE),
+            )
             for share in fractions
         ]
         return cls(fractions, (counts[0], counts[1], counts[2]))
@@ -105,125 +100,7 @@ class ShardInfo:
         return json.dumps(asdict(self)).encode()
 
 
-def write_shard(
-    draft: Draft,
-    key: ShardKey,
-    records: Iterable[ImageCaption | Reject],
-    parameters: PreprocessParameters,
-    fetcher: Fetcher,
-) -> ShardInfo:
-    """Fetch and process the images of one shard and write its two files, samples and rejects.
-
-    Both files are whole or absent. If an unfinished attempt of the same job already wrote them,
-    nothing is done.
-    """
-    progress = f"{_PROGRESS}/{key.name}.json"
-    if done := draft.read(progress):
-        return ShardInfo.from_json(done)
-    tally = Counter[str]()
-    rejected = Counter[str]()
-
-    def outcomes() -> Iterator[dict[str, Any]]:
-        for image in _process_images(records, parameters, fetcher):
-            tally.update(image.counts())
-            rejected.update(reject.reason for reject in image.rejects)
-            for reject in image.rejects:
-                reject_file.write(to_json_line(reject))
-            if image.sample:
-                yield asdict(image.sample)
-
-    with draft.output(f"{key.name}.avro") as shard_file, draft.output(f"{REJECTS}/{key.name}.jsonl") as reject_file:
-        fastavro.writer(
-            shard_file,  # type: ignore[arg-type]
-            Sample.AVRO_SCHEMA,
-            outcomes(),
-            codec=parameters.avro_codec,
-            sync_marker=hashlib.blake2b(key.name.encode(), digest_size=16).digest(),
-        )
-    info = ShardInfo(key.split, dict(tally), dict(sorted(rejected.items())), (shard_file.info, reject_file.info))
-    draft.put(progress, info.to_json())
-    return info
-
-
 def read_shard(file: IO[bytes]) -> Iterator[Sample]:
     """Yield the samples of an open shard, in the order of image_id."""
     for record in fastavro.reader(file, Sample.AVRO_SCHEMA):
         yield Sample.from_avro(record)  # type: ignore[arg-type]
-
-
-@dataclass
-class _Image:
-    """What became of one image: a sample, or none, and its dropped captions."""
-
-    records: int
-    captions: list[ImageCaption]
-    rejects: list[Reject]
-    sample: Sample | None = None
-
-    def counts(self) -> dict[str, int]:
-        """Contribution to the shard's tally. A line that could not be read belongs to no image."""
-        return {
-            "captions_in": self.records,
-            "captions_out": len(self.sample.captions) if self.sample else 0,
-            "images_in": int(self.sample is not None or self.rejects[0].image_id is not None),
-            "images_out": int(self.sample is not None),
-        }
-
-    def finish(self, picture: Future[StoredImage]) -> "_Image":
-        """Take the picture, or turn the captions into rejects."""
-        try:
-            stored = picture.result()
-        except (FetchError, ImageError) as error:
-            retryable = isinstance(error, FetchError) and error.retryable
-            self.rejects += [
-                Reject.of(caption, _STAGE, error.reason, str(error), retryable=retryable) for caption in self.captions
-            ]
-            return self
-        first = self.captions[0]
-        self.sample = Sample(
-            first.image_id,
-            tuple(Caption(caption.id, caption.caption) for caption in self.captions),
-            stored.data,
-            stored.height,
-            stored.width,
-            first.image_url,
-            first.image_license,
-        )
-        return self
-
-
-def _process_images(
-    records: Iterable[ImageCaption | Reject], parameters: PreprocessParameters, fetcher: Fetcher
-) -> Iterator[_Image]:
-    """Yield the images in the order of their ids, fetching and processing a bounded number ahead."""
-    ahead: deque[tuple[_Image, Future[StoredImage] | None]] = deque()
-    with ThreadPoolExecutor(parameters.fetch_concurrency) as pool:
-        for image in _group_by_image(records):
-            picture = None
-            if image.captions:
-                picture = pool.submit(_fetch_and_process, image.captions[0].image_url, parameters, fetcher)
-            ahead.append((image, picture))
-            if len(ahead) > parameters.fetch_concurrency * _LOOK_AHEAD:
-                yield _wait(*ahead.popleft())
-        while ahead:
-            yield _wait(*ahead.popleft())
-
-
-def _wait(image: _Image, picture: Future[StoredImage] | None) -> _Image:
-    return image.finish(picture) if picture else image
-
-
-def _group_by_image(records: Iterable[ImageCaption | Reject]) -> Iterator[_Image]:
-    # Lines that could not be read have no ids: they make a group of their own, without captions.
-    ordered = sorted(records, key=lambda record: (record.image_id or 0, record.id or 0))
-    for _, group in groupby(ordered, key=lambda record: record.image_id):
-        members = list(group)
-        yield _Image(
-            len(members),
-            [record for record in members if isinstance(record, ImageCaption)],
-            [record for record in members if isinstance(record, Reject)],
-        )
-
-
-def _fetch_and_process(url: str, parameters: PreprocessParameters, fetcher: Fetcher) -> StoredImage:
-    return process(fetcher.fetch(url), parameters)

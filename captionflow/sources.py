@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from urllib.parse import quote
 import ijson
 
 from captionflow.artifacts import Parent, file_system, is_local, resolve
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 from captionflow.records import ImageCaption, RecordError, Reject
 
 STAGE = "ingest"
@@ -64,7 +64,7 @@ class Source:
             image_root: folder URI that replaces the URLs of COCO images.
 
         Raises:
-            InvalidInput: the file breaks off or stops being what it began as.
+            InvalidInputError: the file breaks off or stops being what it began as.
         """
         try:
             if self.format == "coco":
@@ -73,7 +73,7 @@ class Source:
                 with self.open() as file:
                     yield from (_read_csv if self.format == "csv" else _read_json_lines)(file)
         except (ijson.JSONError, csv.Error, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InvalidInput(f"{self.uri}: cannot be read to its end: {error}") from error
+            raise InvalidInputError(f"{self.uri}: cannot be read to its end: {error}") from error
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -87,7 +87,7 @@ def open_source(uri: str, member: str | None) -> Iterator[Source]:
     """Bring `uri` to this machine if it is elsewhere, and find out what it is.
 
     Raises:
-        InvalidInput: it cannot be read or is in no known format; one line says what was expected.
+        InvalidInputError: it cannot be read or is in no known format; one line says what was expected.
     """
     with tempfile.TemporaryDirectory(prefix="captionflow-") as folder:
         try:
@@ -97,9 +97,9 @@ def open_source(uri: str, member: str | None) -> Iterator[Source]:
                 kind = _recognise(file.read(_HEAD_BYTES))
         except (OSError, EOFError, ValueError, ImportError, zipfile.BadZipFile) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else error
-            raise InvalidInput(f"{uri}: cannot be read ({reason}); {EXPECTED}") from error
+            raise InvalidInputError(f"{uri}: cannot be read ({reason}); {EXPECTED}") from error
         if kind is None:
-            raise InvalidInput(f"{uri}: {EXPECTED}")
+            raise InvalidInputError(f"{uri}: {EXPECTED}")
         yield Source(resolve(uri), path, member, kind)
 
 
@@ -122,7 +122,9 @@ def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
     else:
         found = [name for name in names if name == wanted or Path(name).name == wanted]
     if len(found) != 1:
-        raise InvalidInput(f"{uri}: choose one of its files with --member: {', '.join(names[:20]) or 'it is empty'}")
+        raise InvalidInputError(
+            f"{uri}: choose one of its files with --member: {', '.join(names[:20]) or 'it is empty'}"
+        )
     return found[0]
 
 
@@ -136,7 +138,7 @@ def _unpacked(uri: str, path: Path, member: str | None) -> Iterator[IO[bytes]]:
             with zipfile.ZipFile(path) as archive, archive.open(member) as inner:
                 yield io.BufferedReader(_Bounded(inner, limit, uri))
         except (RuntimeError, NotImplementedError) as error:
-            raise InvalidInput(f"{uri}: {error}") from error
+            raise InvalidInputError(f"{uri}: {error}") from error
     elif packed:
         with gzip.open(path, "rb") as inner:
             yield io.BufferedReader(_Bounded(inner, limit, uri))
@@ -148,7 +150,7 @@ def _unpacked(uri: str, path: Path, member: str | None) -> Iterator[IO[bytes]]:
 class _Bounded(io.RawIOBase):
     """Reads from an archive and stops it from unpacking to more than `limit` bytes."""
 
-    def __init__(self, inner: IO[bytes], limit: int, uri: str) -> None:
+    def __init__(self, inner: IO[bytes] | gzip.GzipFile, limit: int, uri: str) -> None:
         self._inner, self._left, self._uri = inner, limit, uri
 
     def readable(self) -> bool:
@@ -158,7 +160,7 @@ class _Bounded(io.RawIOBase):
         data = self._inner.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
-            raise InvalidInput(f"{self._uri}: unpacks to over {_MAX_EXPANSION} times its size; refused")
+            raise InvalidInputError(f"{self._uri}: unpacks to over {_MAX_EXPANSION} times its size; refused")
         buffer[: len(data)] = data
         return len(data)
 
@@ -211,10 +213,9 @@ def _read_csv(file: IO[bytes]) -> Rows:
     for row in reader:
         values: dict[str, Any] = {k: v for k, v in row.items() if k is not None}
         for name in ("image_id", "id"):
-            try:
+            # What is no number is left as it is, to be named by the record's own check.
+            with suppress(KeyError, TypeError, ValueError):
                 values[name] = int(values[name])
-            except (TypeError, ValueError):
-                pass  # Left as it is, to be named by the record's own check.
         if None in row:
             yield _reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
         else:

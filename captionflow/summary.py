@@ -1,7 +1,7 @@
 """What a run of the main job left behind, in a few lines."""
 
 from captionflow.artifacts import Manifest, open_artifact, resolve
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 
 # The kinds in the order of the steps; named here so that a summary needs no step's imports.
 _KINDS = ("ingested", "preprocessed", "model", "evaluation")
@@ -10,12 +10,13 @@ _REPORT = "report.html"
 
 def summary(run: str) -> str:
     """Return the state of the run whose artifacts are in the folder `run`, their URIs, scores and report."""
-    lines, manifest = [], None
+    lines: list[str] = []
+    manifest: Manifest | None = None
     for kind in _KINDS:
         uri = f"{resolve(run)}/{kind}"
         try:
             manifest = open_artifact(uri, kind).manifest
-        except InvalidInput:
+        except InvalidInputError:
             lines.insert(0, f"state         failed: there is no {kind} artifact")
             return "\n".join(lines)
         lines.append(f"{kind:<13} {uri}  ({_gist(manifest)})")

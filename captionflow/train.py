@@ -20,7 +20,7 @@ from tqdm import tqdm
 from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import Batch, Collate, Samples, loader
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import TrainParameters
 from captionflow.shards import KIND as PREPROCESSED
@@ -35,7 +35,7 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     `history.json` holds a row an epoch: train_loss (label-smoothed) and val_loss in nats a token.
 
     Raises:
-        InvalidInput: a split is empty, or a parameter does not fit the images.
+        InvalidInputError: a split is empty, or a parameter does not fit the images.
     """
     source = open_artifact(preprocessed, PREPROCESSED)
     device = choose_device(parameters.device)
@@ -78,13 +78,13 @@ def choose_device(wanted: str) -> torch.device:
     """Return the device for `wanted`; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        InvalidInput: this machine has no such device.
+        InvalidInputError: this machine has no such device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not available[wanted]:
-        raise InvalidInput(f"--device: this machine has no {wanted}")
+        raise InvalidInputError(f"--device: this machine has no {wanted}")
     return torch.device(wanted)
 
 
@@ -101,7 +101,7 @@ def _model_config(parameters: TrainParameters, vocabulary_size: int, source: Art
             max_length=parameters.max_caption_length,
         )
     except ValueError as error:
-        raise InvalidInput(str(error)) from error
+        raise InvalidInputError(str(error)) from error
 
 
 def _fit(
@@ -116,7 +116,8 @@ def _fit(
     steps_per_epoch = math.ceil(samples.count / parameters.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), parameters.learning_rate, weight_decay=parameters.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _learning_rate_factor(step, parameters.epochs * steps_per_epoch, parameters.warmup_share)
+        optimizer,
+        lambda step: _learning_rate_factor(step, parameters.epochs * steps_per_epoch, parameters.warmup_share),
     )
     history: list[dict[str, Any]] = []
     best_loss, best_weights, since_best = math.inf, _copy_of_weights(model), 0

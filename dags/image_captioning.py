@@ -21,7 +21,7 @@ from airflow.utils.xcom import XCOM_RETURN_KEY
 
 import beam_jobs
 from captionflow.artifacts import artifact_uri
-from captionflow.errors import InvalidInput
+from captionflow.errors import InvalidInputError
 from captionflow.parameters import (
     EvaluateParameters,
     IngestParameters,
@@ -44,16 +44,22 @@ def form(parameters: type[Parameters], section: str, **defaults: Any) -> dict[st
 
 
 PARAMS = {
-    "artifact_root": Param(ARTIFACT_ROOT, type="string", description="Folder or bucket under which all artifacts are kept."),
+    "artifact_root": Param(
+        ARTIFACT_ROOT, type="string", description="Folder or bucket under which all artifacts are kept."
+    ),
     **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[f"{SAMPLE}/images"]),
     "runner": Param(
-        RUNNERS[0], enum=RUNNERS, type="string", section="Beam", description="Where the preprocess job runs; DirectRunner is this machine."
+        RUNNERS[0],
+        enum=RUNNERS,
+        type="string",
+        section="Beam",
+        description="Where the preprocess job runs; DirectRunner is this machine.",
     ),
     "beam_options": Param(
         {},
         type="object",
         section="Beam",
-        description='More Beam options as JSON, such as {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
+        description='More Beam options as JSON: {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
     ),
     **form(PreprocessParameters, "Preprocess", allow_url_prefix=[f"{SAMPLE}/images"]),
     **form(TrainParameters, "Train"),
@@ -77,7 +83,7 @@ def no_retry_on_invalid_input() -> Iterator[None]:
     """Fail at once on input that can never work, whatever retries are left."""
     try:
         yield
-    except InvalidInput as error:
+    except InvalidInputError as error:
         raise AirflowFailException(str(error)) from None
 
 
