@@ -85,6 +85,7 @@ class Collate:
         self._vocabulary, self._format, self._max_length = vocabulary, image_format, max_length
 
     def __call__(self, samples: list[Sample]) -> Batch:
+        """Stack pictures of one size and pad their captions."""
         images = torch.stack([to_tensor(s.image, self._format, s.height, s.width) for s in samples])
         encoded = [[self._vocabulary.encode(c.text, self._max_length) for c in s.captions] for s in samples]
         captions = max(len(ids) for ids in encoded)

@@ -71,12 +71,13 @@ class _PublicHTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 @dataclass(frozen=True)
-class _Prefix:
+class Prefix:
     """A part of the URL space that the user opened."""
 
     url: str
 
     def covers(self, url: str) -> bool:
+        """Whether `url` is at or below the prefix: same scheme, host and port, whole path segments."""
         if is_local(self.url):
             return is_local(url) and _is_under(_real_path(url), _real_path(self.url))
         allowed, wanted = urlsplit(self.url), urlsplit(url)
@@ -97,7 +98,7 @@ class Fetcher:
 
     def __init__(self, parameters: PreprocessParameters) -> None:
         self._parameters = parameters
-        self._prefixes = [_Prefix(url) for url in parameters.allow_url_prefix]
+        self._prefixes = [Prefix(url) for url in parameters.allow_url_prefix]
         self._max_bytes = parameters.max_image_megabytes * _MEGABYTE
         self._open_pools = self._pools()
         self._public_pools = self._pools()

@@ -218,12 +218,12 @@ class Encoder(nn.Module):
         self.row = nn.Parameter(0.5 * torch.randn(side, 1, full))
         self.column = nn.Parameter(0.5 * torch.randn(1, side, full))
         self.norm = nn.LayerNorm(config.width)
-        # Convolutions over channels-last memory are faster on CPUs and on tensor cores alike.
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.float() if images.dtype == torch.uint8 else images * 255.0
         pixels = (pixels - self.mean) / self.std
+        # Convolutions over channels-last memory are faster on CPUs and on tensor cores alike, and
+        # hand it on. The weights stay contiguous, as safetensors wants them.
         features = self.stages(pixels.contiguous(memory_format=torch.channels_last))
         grid: Tensor = self.norm(features.permute(0, 2, 3, 1)) + self.row + self.column
         return grid.flatten(1, 2)

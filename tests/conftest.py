@@ -1,0 +1,48 @@
+"""Shared fixtures: the built-in sample at a small size, its artifacts, a web server, COCO's photographs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from captionflow.ingest import ingest
+from captionflow.parameters import IngestParameters, SampleParameters
+from captionflow.sample import sample
+from tests.servers import Site, serve
+
+COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server to fill."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def small_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in sample with 60 pictures."""
+    return Path(sample(str(tmp_path_factory.mktemp("sample") / "sample"), SampleParameters(images=60)))
+
+
+@pytest.fixture(scope="session")
+def ingested(small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The ingested artifact of the small sample."""
+    parameters = IngestParameters(
+        sources=(str(small_sample / "captions.json"),), image_root=(str(small_sample / "images"),)
+    )
+    return ingest(str(tmp_path_factory.mktemp("ingested") / "ingested"), parameters)
+
+
+@pytest.fixture(scope="session")
+def coco_mini() -> Path:
+    """159 real COCO photographs with captions, where they are to be had."""
+    if not COCO_MINI.is_dir():
+        pytest.skip("coco-mini is not on this machine")
+    return COCO_MINI

@@ -1,0 +1,21 @@
+"""Processes of tests, and how to kill them at a chosen moment."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+
+
+def kill_when(command: list[str], condition: Callable[[], bool], env: Mapping[str, str] | None = None) -> None:
+    """Start a command in a process group of its own and SIGKILL all of it once the condition holds."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=env
+    )
+    try:
+        while not condition():
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

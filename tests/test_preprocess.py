@@ -1,0 +1,292 @@
+"""The preprocess job on Beam's DirectRunner: what comes out, byte for byte, and where the rest went."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import fastavro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_jobs.preprocess import run
+from captionflow.artifacts import Artifact, open_artifact
+from captionflow.dataset import to_tensor
+from captionflow.errors import InvalidInputError, StepFailedError
+from captionflow.ingest import ingest
+from captionflow.parameters import COCO_LICENSES, IngestParameters, PreprocessParameters
+from captionflow.preprocess import clean, filter_license, license_key, parse
+from captionflow.records import ImageCaption, Reject, Sample, to_json_line
+from captionflow.shards import SPLITS, Layout, ShardInfo, read_shard
+from tests.processes import kill_when
+from tests.servers import Site, send
+
+CAPTION = ImageCaption(1, 1, "A dog.", "http://x/1.jpg", "1.jpg", "Attribution License")
+TWO_WORKERS = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+def parameters(small_sample: Path, **changes: object) -> PreprocessParameters:
+    return PreprocessParameters(**{"allow_url_prefix": (str(small_sample),), "image_size": 32, **changes})
+
+
+def content(uri: str) -> dict[str, bytes]:
+    """Every file but the manifest."""
+    root = Path(uri)
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "manifest.json")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def samples(artifact: Artifact, split: str) -> Iterator[Sample]:
+    for file in artifact.files(f"{split}/"):
+        with artifact.open(file.path) as shard:
+            yield from read_shard(shard)
+
+
+def rejects(artifact: Artifact) -> list[Reject]:
+    lines = (line for file in artifact.files("rejects/") for line in artifact.read(file.path).splitlines())
+    return [Reject.from_json(line) for line in lines]
+
+
+def ingest_records(records: list[ImageCaption], folder: Path) -> str:
+    """Bring records through the real ingest step."""
+    folder.mkdir(exist_ok=True)
+    source = folder / "captions.jsonl"
+    source.write_bytes(b"".join(map(to_json_line, records)))
+    return ingest(str(folder / "ingested"), IngestParameters(sources=(str(source),)))
+
+
+def assert_accounted(artifact: Artifact) -> None:
+    """Recount from the files themselves that in = out + rejected."""
+    counts = artifact.manifest.counts
+    kept = [sample for split in SPLITS for sample in samples(artifact, split)]
+    captions_out = sum(len(sample.captions) for sample in kept)
+    dropped = rejects(artifact)
+    assert counts["captions"] == {"in": captions_out + len(dropped), "out": captions_out, "rejected": len(dropped)}
+    assert counts["rejected"] == dict(sorted(Counter(reject.reason for reject in dropped).items()))
+    assert counts["images"]["out"] == len(kept) == len({sample.image_id for sample in kept})
+    assert counts["images"]["in"] == counts["images"]["out"] + counts["images"]["rejected"]
+
+
+@pytest.fixture(scope="module")
+def preprocessed(ingested: str, small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return run(ingested, str(tmp_path_factory.mktemp("pre") / "preprocessed"), parameters(small_sample), [])
+
+
+def test_every_caption_is_accounted_for(preprocessed: str, ingested: str) -> None:
+    artifact = open_artifact(preprocessed, "preprocessed")
+    artifact.verify()
+    assert_accounted(artifact)
+    assert artifact.manifest.counts["captions"]["in"] == 300
+    assert artifact.manifest.counts["rejected"].keys() == {"license_not_allowed"}
+    assert artifact.manifest.parents[0].uri == ingested
+
+
+def test_one_record_holds_an_image_with_all_its_captions(preprocessed: str, small_sample: Path) -> None:
+    coco = json.loads((small_sample / "captions.json").read_text())
+    artifact = open_artifact(preprocessed)
+    for split in SPLITS:
+        for sample in samples(artifact, split):
+            ids = [row["id"] for row in coco["annotations"] if row["image_id"] == sample.image_id]
+            assert [caption.id for caption in sample.captions] == ids
+            assert (sample.height, sample.width) == (32, 32)
+            assert to_tensor(sample.image, "jpeg", 32, 32).shape == (3, 32, 32)
+
+
+def test_records_are_in_the_order_of_image_id_and_in_one_split_only(preprocessed: str) -> None:
+    artifact = open_artifact(preprocessed)
+    ids = {split: [sample.image_id for sample in samples(artifact, split)] for split in SPLITS}
+    assert all(ids[split] == sorted(ids[split]) for split in SPLITS)
+    assert len(set().union(*ids.values())) == sum(map(len, ids.values()))
+
+
+def test_avro_files_are_plain_avro(preprocessed: str) -> None:
+    shard = next(Path(preprocessed, "train").glob("*.avro"))
+    with shard.open("rb") as file:
+        record = next(iter(fastavro.reader(file)))
+    assert record.keys() == {"image_id", "captions", "image", "height", "width", "image_url", "image_license"}
+
+
+@pytest.mark.parametrize("beam_arguments", [[], TWO_WORKERS], ids=["again", "two processes"])
+def test_the_same_input_gives_the_same_bytes(
+    preprocessed: str, ingested: str, small_sample: Path, tmp_path: Path, beam_arguments: list[str]
+) -> None:
+    again = run(ingested, str(tmp_path / "again"), parameters(small_sample), beam_arguments)
+    assert content(again) == content(preprocessed)
+    assert open_artifact(again).manifest.sha256 == open_artifact(preprocessed).manifest.sha256
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"image_format": "png"}, {"image_format": "tensor", "avro_codec": "deflate"}, {"resize": "pad"}],
+    ids=["png", "tensor", "pad"],
+)
+def test_every_stored_form_can_be_read(
+    ingested: str, small_sample: Path, tmp_path: Path, changes: dict[str, str]
+) -> None:
+    artifact = open_artifact(run(ingested, str(tmp_path / "out"), parameters(small_sample, **changes), []))
+    sample = next(samples(artifact, "train"))
+    image_format = artifact.manifest.parameters["image_format"]
+    assert to_tensor(sample.image, image_format, sample.height, sample.width).shape == (3, 32, 32)
+
+
+def test_an_image_is_fetched_once_however_many_captions_it_has(
+    site: Site, ingested: str, small_sample: Path, tmp_path: Path
+) -> None:
+    for path in (small_sample / "images").iterdir():
+        site.pages[f"/{path.name}"] = path.read_bytes()
+    source = ingest(
+        str(tmp_path / "ingested"),
+        IngestParameters(sources=(str(small_sample / "captions.json"),), image_root=(site.url,)),
+    )
+    artifact = open_artifact(
+        run(source, str(tmp_path / "out"), parameters(small_sample, licenses=("*",), allow_url_prefix=(site.url,)), [])
+    )
+    assert artifact.manifest.counts["images"]["out"] == 60
+    assert set(site.hits.values()) == {1}
+    assert len(site.hits) == 60
+
+
+def test_each_fault_is_a_counted_reject(site: Site, small_sample: Path, tmp_path: Path) -> None:
+    good = next((small_sample / "images").iterdir()).read_bytes()
+    site.pages |= {f"/good{i}.jpg": good for i in range(8)} | {"/html.jpg": b"<html>", "/cut.jpg": good[:200]}
+    urls = [*(f"{site.url}/good{i}.jpg" for i in range(8)), f"{site.url}/gone.jpg", f"{site.url}/html.jpg"]
+    urls += [f"{site.url}/cut.jpg", "/etc/passwd", "nonsense"]
+    records = [replace(CAPTION, image_id=i, id=i, image_url=url) for i, url in enumerate(urls)]
+    records += [
+        replace(CAPTION, image_id=0, id=100, caption="!!!"),
+        replace(CAPTION, image_id=200, id=200, image_license="Attribution-NonCommercial License"),
+    ]
+    settings = parameters(small_sample, allow_url_prefix=(site.url,))
+    artifact = open_artifact(run(ingest_records(records, tmp_path), str(tmp_path / "out"), settings, []))
+    assert_accounted(artifact)
+    assert artifact.manifest.counts["rejected"] == {
+        "corrupt_image": 1,
+        "empty_caption": 1,
+        "http_404": 1,
+        "license_not_allowed": 1,
+        "not_an_image": 1,
+        "url_not_allowed": 2,
+    }
+    gone = next(reject for reject in rejects(artifact) if reject.reason == "http_404")
+    assert (gone.image_id, gone.stage, gone.retryable) == (8, "images", False)
+
+
+@pytest.mark.parametrize("beam_arguments", [[], TWO_WORKERS], ids=["one process", "two processes"])
+def test_when_nothing_is_left_the_step_fails_in_one_line(
+    ingested: str, tmp_path: Path, beam_arguments: list[str]
+) -> None:
+    with pytest.raises(StepFailedError, match=r"no image is left.*url_not_allowed"):
+        run(ingested, str(tmp_path / "out"), PreprocessParameters(licenses=("*",)), beam_arguments)
+    with pytest.raises(InvalidInputError, match="has not finished"):
+        open_artifact(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--image-sise=3", "--image-sise: neither"), ("--direct_num_workers=many", "invalid int value: 'many'")],
+)
+def test_a_wrong_beam_option_is_one_line(ingested: str, tmp_path: Path, option: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        run(ingested, str(tmp_path / "out"), PreprocessParameters(), [option])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_job_resumes_at_the_missing_shards(site: Site, small_sample: Path, tmp_path: Path) -> None:
+    delay = 0.1
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(delay)
+        send(handler, (small_sample / "images" / handler.path[1:]).read_bytes())
+
+    site.pages |= {f"/{path.name}": slow for path in (small_sample / "images").iterdir()}
+    source = ingest(
+        str(tmp_path / "ingested"),
+        IngestParameters(sources=(str(small_sample / "captions.json"),), image_root=(site.url,)),
+    )
+    output = tmp_path / "out"
+    job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={source}", f"--output={output}"]
+    job += [f"--allow-url-prefix={site.url}", "--image-size=32", "--fetch-concurrency=1"]
+    kill_when(job, lambda: any(output.glob("progress/*/*.json")))
+    assert not (output / "manifest.json").exists()
+    (finished,) = (ShardInfo.from_json(path.read_bytes()) for path in output.glob("progress/*/*.json"))
+    before, delay = site.hits.copy(), 0.0
+    subprocess.run(job, check=True, capture_output=True)
+
+    artifact = open_artifact(str(output))
+    artifact.verify()
+    again = {path for path, hits in site.hits.items() if hits > before[path]}
+    of_finished = {Path(sample.image_url).name for sample in samples(artifact, finished.split)}
+    assert again
+    assert not {path[1:] for path in again} & of_finished
+    settings = parameters(small_sample, allow_url_prefix=(site.url,), fetch_concurrency=1)
+    assert content(str(output)) == content(run(source, str(tmp_path / "undisturbed"), settings, []))
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_is_enough_for_a_worker(
+    preprocessed: str, ingested: str, small_sample: Path, tmp_path: Path
+) -> None:
+    """Run the job from the built wheel, far from the checkout, in two worker processes."""
+    root = Path(__file__).parents[1]
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={tmp_path}", str(root)]
+    subprocess.run([sys.executable, "-m", *build], check=True)
+    (wheel,) = tmp_path.glob("captionflow-*.whl")
+    code = "import beam_jobs.preprocess as p, sys; assert '.whl' in p.__file__, p.__file__; p.main(sys.argv[1:])"
+    arguments = [f"--ingested={ingested}", f"--output={tmp_path}/out", f"--allow-url-prefix={small_sample}"]
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--image-size=32", *TWO_WORKERS],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+        check=True,
+        capture_output=True,
+    )
+    assert content(f"{tmp_path}/out") == content(preprocessed)
+
+
+def test_licences_match_with_or_without_the_word() -> None:
+    for name in COCO_LICENSES:
+        assert filter_license(replace(CAPTION, image_license=name), frozenset([license_key(name)]))
+    allowed = frozenset({license_key("attribution")})
+    assert isinstance(filter_license(CAPTION, allowed), ImageCaption)
+    for name in ("Attribution-NonCommercial License", "", "Attribution License 2"):
+        assert isinstance(filter_license(replace(CAPTION, image_license=name), allowed), Reject)
+    assert isinstance(filter_license(CAPTION, frozenset("*")), ImageCaption)
+
+
+def test_rejects_pass_through_the_later_stages() -> None:
+    reject = parse(b"not json")
+    assert isinstance(reject, Reject)
+    assert filter_license(clean(reject), frozenset()) is reject
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["0.9,0.05,0.05", "0.5,0.25,0.25", "1,0,0"]))
+def test_a_layout_puts_every_image_into_an_existing_shard(images: int, split: str) -> None:
+    layout = Layout.plan(images, PreprocessParameters(split=split))
+    for image_id in range(50):
+        key = layout.assign(image_id)
+        assert 0 <= key.index < key.count == layout.counts[SPLITS.index(key.split)]
+    assert layout.assign(7) == layout.assign(7)
+
+
+def test_splits_have_their_shares() -> None:
+    layout = Layout.plan(20_000, PreprocessParameters())
+    counts = Counter(layout.assign(image_id).split for image_id in range(20_000))
+    assert counts["train"] == pytest.approx(18_000, rel=0.02)
+    assert counts["val"] == pytest.approx(1_000, rel=0.1)
+
+
+def test_nothing_is_written_over_another_artifact(ingested: str, small_sample: Path) -> None:
+    with pytest.raises(InvalidInputError, match="choose an empty folder"):
+        run(ingested, ingested, parameters(small_sample), [])
+    open_artifact(ingested).verify()
+    with pytest.raises(InvalidInputError, match="expected ingested"):
+        run(str(small_sample), "unused", PreprocessParameters(), [])
