@@ -86,12 +86,16 @@ def _beam_options(arguments: list[str]) -> "PipelineOptions":
     except SystemExit as error:
         raise InvalidInputError(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
     # A portable runner may bring options of its own, which only its job server knows.
-    runner = options.view_as(StandardOptions).runner or "DirectRunner"
+    standard = options.view_as(StandardOptions)
+    runner = standard.runner or "DirectRunner"
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
     if unknown and runner in ("DirectRunner", "DataflowRunner"):
         raise InvalidInputError(
             f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
         )
+    if runner == "DirectRunner":
+        # Left to itself it downloads a Prism binary and runs that; this is what it falls back to offline.
+        standard.runner = "FnApiRunner"
     return options
 
 

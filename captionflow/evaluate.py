@@ -55,7 +55,7 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
         best=_exhibits(ranked[:shown], samples, data),
         worst=_exhibits(ranked[: shown - 1 : -1], samples, data),
         counts=data.manifest.counts,
-        lineage=render(lineage(model)),
+        lineage=render(lineage(model), times=False),
     )
     lines = "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
     files = [

@@ -53,12 +53,16 @@ def _node(recorded: Parent) -> Node:
     return Node(recorded, artifact, note, tuple(_node(parent) for parent in artifact.manifest.parents))
 
 
-def render(node: Node) -> str:
-    """Return the tree as text for a terminal: one block an artifact, its parents indented below."""
-    return "\n".join(_lines(node, "", set()))
+def render(node: Node, *, times: bool = True) -> str:
+    """Return the tree as text for a terminal: one block an artifact, its parents indented below.
+
+    Args:
+        times: tell when each artifact was committed; without, equal work gives equal text.
+    """
+    return "\n".join(_lines(node, "", set(), times))
 
 
-def _lines(node: Node, indent: str, shown: set[str]) -> list[str]:
+def _lines(node: Node, indent: str, shown: set[str], times: bool) -> list[str]:
     note = "shown above" if node.recorded.sha256 in shown else node.note
     lines = [f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({note})" if note else "")]
     if node.recorded.sha256 in shown:
@@ -67,13 +71,14 @@ def _lines(node: Node, indent: str, shown: set[str]) -> list[str]:
     lines.append(f"{indent}  sha256      {node.recorded.sha256}")
     if node.artifact:
         manifest = node.artifact.manifest
-        lines.append(f"{indent}  committed   {manifest.run.get('committed_at', '?')}")
+        if times:
+            lines.append(f"{indent}  committed   {manifest.run.get('committed_at', '?')}")
         lines.append(f"{indent}  code        {manifest.code_version}")
         lines += _section("parameters", manifest.parameters, indent)
         lines += _section("counts", manifest.counts, indent)
         lines += _section("scores", manifest.metrics, indent)
     for parent in node.parents:
-        lines += _lines(parent, indent + "    ", shown)
+        lines += _lines(parent, indent + "    ", shown, times)
     return lines
 
 

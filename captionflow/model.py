@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captionflow.captions import BOS, EOS, PAD
+from captionflow.captions import BOS, EOS, PAD, UNK
 
 #: Pixels of the picture to one cell of the encoder's grid, on each side.
 STRIDE = 16
@@ -63,7 +63,7 @@ class ModelConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.encoder_depth < 0:
             raise ValueError(f"encoder_depth must not be negative, not {self.encoder_depth}")
-        if self.vocabulary_size <= EOS:
+        if self.vocabulary_size <= UNK + 1:
             raise ValueError(f"vocabulary_size {self.vocabulary_size} leaves no room for words")
         if self.image_size % STRIDE:
             raise ValueError(f"image_size must be a multiple of {STRIDE}, not {self.image_size}")
@@ -130,11 +130,11 @@ class Captioner(nn.Module):
     ) -> Tensor:
         """Writes one caption for each picture; put the model in `eval` mode first.
 
-        Keeps the `beam_size` most probable prefixes of each picture, extending all at once. The
-        answer is the finished caption with the greatest log-probability divided by
-        `((5 + length) / 6) ** length_penalty` (Wu et al. 2016, "Google's neural machine
-        translation system", eq. 14); of unfinished ones the best, if none was finished. With
-        `beam_size` 1 this is greedy decoding.
+        Keeps the `beam_size` most probable prefixes of each picture, extending all at once, until
+        as many captions of it are finished. The answer is the finished caption with the greatest
+        log-probability divided by `((5 + length) / 6) ** length_penalty` (Wu et al. 2016,
+        "Google's neural machine translation system", eq. 14), or the most probable prefix if none
+        was finished in time. With `beam_size` 1 this is greedy decoding. `UNK` is never written.
 
         Args:
             images: [B, 3, image_size, image_size] as in `forward`.
@@ -152,42 +152,49 @@ class Captioner(nn.Module):
         steps = self.config.max_length if max_length is None else max_length
         if not 1 <= steps <= self.config.max_length:
             raise ValueError(f"max_length must be in 1 to {self.config.max_length}, not {steps}")
-        vocabulary = self.config.vocabulary_size
-        if not 1 <= beam_size < vocabulary:
-            raise ValueError(f"beam_size must be in 1 to {vocabulary - 1}, not {beam_size}")
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
         grid = self.encoder(images)
         batch, device = len(images), images.device
+        vocabulary = self.config.vocabulary_size
         first_row = torch.arange(batch, device=device)[:, None] * beam_size
 
         tokens = torch.full((batch * beam_size, 1), BOS, device=device)
         # All beams begin alike: let only the first of each picture be extended at the first step.
         scores = torch.full((batch, beam_size), -math.inf, device=device)
         scores[:, 0] = 0.0
-        done = torch.zeros(batch, beam_size, dtype=torch.bool, device=device)
-        lengths = torch.zeros(batch, beam_size, device=device)
-        for _ in range(steps):
+        answer = torch.full((batch, steps), PAD, device=device)
+        answer_score = torch.full((batch,), -math.inf, device=device)
+        finished = torch.zeros(batch, dtype=torch.long, device=device)
+        for length in range(1, steps + 1):
             # Captions are short: reading the prefix anew each time is simpler than a cache.
             logits = self.decoder(grid, tokens)[:, -1].float()
-            logits[:, [PAD, BOS]] = -math.inf
-            step = logits.log_softmax(-1).view(batch, beam_size, vocabulary)
-            # A finished caption goes on as itself alone: one continuation, PAD, which is free.
-            step = step.masked_fill(done[:, :, None], -math.inf)
-            step[:, :, PAD] = torch.where(done, 0.0, -math.inf)
-            total = (scores[:, :, None] + step).flatten(1)
-            # Captions of different length compete for the beam as they will for the answer.
-            new_lengths = (lengths + ~done)[:, :, None].expand_as(step).flatten(1)
-            ranked = total / _length_norm(new_lengths, length_penalty)
-            best = ranked.topk(beam_size).indices
+            logits[:, [PAD, BOS, UNK]] = -math.inf
+            total = scores.view(-1, 1) + logits.log_softmax(-1)
+            # Each beam can end in one way only, so of twice as many enough can go on.
+            ranked, best = total.view(batch, -1).topk(2 * beam_size)
             beam, word = best // vocabulary, best % vocabulary
-            tokens = torch.cat([tokens[(first_row + beam).flatten()], word.view(-1, 1)], dim=1)
-            scores, lengths = total.gather(1, best), new_lengths.gather(1, best)
-            done = done.gather(1, beam) | (word == EOS)
-            if bool(done.all()):
+            extended = torch.cat([tokens[first_row + beam], word[:, :, None]], dim=2)
+
+            # To finish, a caption must be among the best `beam_size`: greedy stays greedy.
+            ends = (word == EOS) & ranked.isfinite() & (finished < beam_size)[:, None]
+            ends[:, beam_size:] = False
+            length_norm = ((5 + length) / 6) ** length_penalty
+            score, which = (ranked / length_norm).masked_fill(~ends, -math.inf).max(1)
+            ending = extended[torch.arange(batch, device=device), which, 1:]
+            better = score > answer_score
+            answer_score = torch.where(better, score, answer_score)
+            answer[:, :length] = torch.where(better[:, None], ending, answer[:, :length])
+            finished += ends.sum(1)
+
+            scores, going_on = ranked.masked_fill(word == EOS, -math.inf).topk(beam_size)
+            tokens = extended.gather(1, going_on[:, :, None].expand(-1, -1, length + 1))
+            tokens = tokens.flatten(0, 1)
+            if bool((finished >= beam_size).all()):
                 break
-        final = scores / _length_norm(lengths, length_penalty)
-        # Any finished caption beats any unfinished one.
-        answer = final.masked_fill(~done & done.any(1, keepdim=True), -math.inf).argmax(1)
-        return tokens[first_row[:, 0] + answer, 1:]
+        longest = tokens.shape[1] - 1
+        unfinished = tokens[first_row[:, 0], 1:]  # topk sorts: a picture's first beam is its best
+        return torch.where((finished > 0)[:, None], answer[:, :longest], unfinished)
 
 
 class Encoder(nn.Module):
@@ -220,6 +227,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] uint8, or floating point in 0 to 1, to [B, (S / 16)^2, width]."""
         pixels = images.float() if images.dtype == torch.uint8 else images * 255.0
         pixels = (pixels - self.mean) / self.std
         # Convolutions over channels-last memory are faster on CPUs and on tensor cores alike, and
@@ -238,6 +246,7 @@ class ResidualBlock(nn.Module):
         self.second = _convolution(width, width, kernel=3, stride=1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
         change: Tensor = self.second(F.relu(self.first(features)))
         return F.relu(features + change)
 
@@ -258,7 +267,7 @@ class Decoder(nn.Module):
         """Normal weights and zero biases in the manner of GPT-2 (Radford et al. 2019).
 
         GPT-2's deviation of 0.02 is meant for its width of 768 or more; at this width it leaves
-        attention so even at first that thousands of steps pass before the picture is looked at.
+        attention so even at first that the picture is long ignored.
         """
         deviation = 0.8 / math.sqrt(config.width)
         for module in self.modules():
@@ -272,6 +281,7 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=deviation / math.sqrt(3 * config.decoder_depth))
 
     def forward(self, grid: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of the token after each prefix; K is found from the two batch sizes."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.words(tokens) + self.places(places))
         for block in self.blocks:
@@ -321,6 +331,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, asking: Tensor, asked: Tensor, causal: bool = False) -> Tensor:
+        """Returns the shape of `asking`; `causal` hides the keys after each query's place."""
+
         def split(x: Tensor) -> Tensor:  # [B, T, C] -> [B, heads, T, C / heads]
             return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
@@ -336,7 +348,3 @@ def _convolution(width_in: int, width_out: int, kernel: int, stride: int) -> nn.
         nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(width_out),
     )
-
-
-def _length_norm(lengths: Tensor, penalty: float) -> Tensor:
-    return ((5.0 + lengths) / 6.0) ** penalty

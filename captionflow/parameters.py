@@ -201,15 +201,15 @@ class PreprocessParameters(Parameters):
 class TrainParameters(Parameters):
     """The captioner's size and how it learns."""
 
-    epochs: int = parameter(30, "Passes over the training split, at most.", minimum=1, maximum=10_000)
+    epochs: int = parameter(16, "Passes over the training split, at most.", minimum=1, maximum=10_000)
     batch_size: int = parameter(
-        32, "Images in a step; all captions of an image are in the same step.", minimum=1, maximum=4096
+        16, "Images in a step; all captions of an image are in the same step.", minimum=1, maximum=4096
     )
-    learning_rate: float = parameter(1e-3, "Peak of the learning rate.", minimum=1e-7, maximum=1.0)
+    learning_rate: float = parameter(3e-3, "Peak of the learning rate.", minimum=1e-7, maximum=1.0)
     warmup_share: float = parameter(
         0.1, "Share of the steps in which the learning rate rises.", minimum=0.0, maximum=1.0
     )
-    weight_decay: float = parameter(0.01, "AdamW's weight decay.", minimum=0.0, maximum=1.0)
+    weight_decay: float = parameter(0.05, "AdamW's weight decay, of matrices only.", minimum=0.0, maximum=1.0)
     label_smoothing: float = parameter(
         0.1, "Probability given to the other words in the loss.", minimum=0.0, maximum=0.9
     )
@@ -217,8 +217,8 @@ class TrainParameters(Parameters):
     patience: int = parameter(
         10, "Epochs without a better validation loss before training stops.", minimum=1, maximum=10_000
     )
-    width: int = parameter(128, "Channels of the Transformer; a multiple of --heads.", minimum=8, maximum=4096)
-    encoder_depth: int = parameter(1, "Transformer layers over the image grid.", minimum=0, maximum=48)
+    width: int = parameter(96, "Length of the feature vectors; a multiple of 4 and of --heads.", minimum=8, maximum=4096)
+    encoder_depth: int = parameter(1, "Residual blocks in each stage of the image encoder.", minimum=0, maximum=48)
     decoder_depth: int = parameter(2, "Transformer layers over the caption.", minimum=1, maximum=48)
     heads: int = parameter(4, "Attention heads of a layer.", minimum=1, maximum=64)
     dropout: float = parameter(0.1, "Share of activations dropped while training.", minimum=0.0, maximum=0.9)
@@ -250,5 +250,5 @@ class EvaluateParameters(Parameters):
 class SampleParameters(Parameters):
     """The built-in dataset."""
 
-    images: int = parameter(600, "Pictures to draw; each has five captions.", minimum=1, maximum=1_000_000)
+    images: int = parameter(900, "Pictures to draw; each has five captions.", minimum=1, maximum=1_000_000)
     seed: int = parameter(0, "Seed of the scenes.", minimum=0, maximum=2**32 - 1)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import Batch, Collate, Samples, loader
-from captionflow.errors import InvalidInputError
+from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import TrainParameters
 from captionflow.shards import KIND as PREPROCESSED
@@ -36,6 +36,7 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
 
     Raises:
         InvalidInputError: a split is empty, or a parameter does not fit the images.
+        StepFailedError: the loss is no longer a number.
     """
     source = open_artifact(preprocessed, PREPROCESSED)
     device = choose_device(parameters.device)
@@ -114,7 +115,7 @@ def _fit(
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Run the epochs; returns the history and the weights of the best of them, on the CPU."""
     steps_per_epoch = math.ceil(samples.count / parameters.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), parameters.learning_rate, weight_decay=parameters.weight_decay)
+    optimizer = _optimizer(model, parameters)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: _learning_rate_factor(step, parameters.epochs * steps_per_epoch, parameters.warmup_share),
@@ -126,6 +127,8 @@ def _fit(
         samples.epoch = epoch
         train_loss = _train_epoch(model, train_batches, optimizer, schedule, parameters, device)
         val_loss = _mean_loss(model, val_batches, device)
+        if not math.isfinite(val_loss):
+            raise StepFailedError(f"the validation loss of epoch {epoch} is {val_loss}: try a lower --learning-rate")
         history.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
         progress.set_postfix(train_loss=f"{train_loss:.3f}", val_loss=f"{val_loss:.3f}")
         if val_loss < best_loss:
@@ -135,6 +138,14 @@ def _fit(
             if since_best >= parameters.patience:
                 break
     return history, best_weights
+
+
+def _optimizer(model: Captioner, parameters: TrainParameters) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); biases, norms and other vectors are not decayed."""
+    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
+    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": parameters.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, parameters.learning_rate, betas=(0.9, 0.95))
 
 
 def _train_epoch(

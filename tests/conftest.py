@@ -1,7 +1,13 @@
 """Shared fixtures: the built-in sample at a small size, its artifacts, a web server, COCO's photographs."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before anything imports Airflow: it would make itself a home in the user's.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="captionflow-airflow-")
+os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"
 
 import pytest
 

@@ -1,0 +1,221 @@
+"""The Airflow DAG: how it parses, what its form offers, and real runs of it, disturbed and not."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captionflow.artifacts import open_artifact
+from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
+from tests.processes import kill_when
+from tests.servers import Site
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("ingested", "preprocessed", "model", "evaluation")
+RUN_AT = "2026-01-02T03:04:05+00:00"
+QUICK = {"image_size": 64, "split": "0.8,0.1,0.1", "epochs": 2, "width": 32, "encoder_depth": 0, "licenses": ["*"]}
+
+
+class Airflow:
+    """An Airflow of its own: home, SQLite database, artifact root."""
+
+    def __init__(self, home: Path) -> None:
+        self.artifacts = home / "artifacts"
+        self.home = home
+        self.env = os.environ | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "CAPTIONFLOW_ARTIFACT_ROOT": str(self.artifacts),
+        }
+        self.run("db", "migrate").check_returncode()
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "airflow", *arguments]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*arguments), env=self.env, capture_output=True, text=True, check=False)
+
+    def dag_test(self, conf: dict[str, Any]) -> list[str]:
+        return ["dags", "test", "image_captioning", RUN_AT, "--conf", json.dumps(conf)]
+
+    def folder(self, kind: str) -> Path:
+        return self.artifacts / "image_captioning" / f"manual__{RUN_AT}" / kind
+
+    def xcoms(self) -> dict[str, Any]:
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            rows = database.execute("SELECT task_id, value FROM xcom WHERE key = 'return_value'").fetchall()
+        return {task: json.loads(value) for task, value in rows}
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    return Airflow(tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    from airflow.models.dagbag import DagBag
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Airflow's and the providers' own imports are theirs to mend.
+        import airflow.providers.apache.beam.operators.beam  # noqa: F401
+
+        bag = DagBag(ROOT / "dags", include_examples=False)
+    assert bag.import_errors == {}
+    return bag.dags["image_captioning"]
+
+
+def conf_for(sample: Path, **changes: Any) -> dict[str, Any]:
+    images = str(sample / "images")
+    return {
+        "sources": [str(sample / "captions.json")], "image_root": [images], "allow_url_prefix": [images],
+        **QUICK, **changes,
+    }  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def artifacts(airflow: Airflow) -> dict[str, tuple[str, dict[str, bytes]]]:
+    """By kind: the digest of the manifest, and every file but the manifest."""
+    found = {}
+    for kind in KINDS:
+        files = content(airflow.folder(kind))
+        del files["manifest.json"]
+        found[kind] = (open_artifact(str(airflow.folder(kind)), kind).manifest.sha256, files)
+    return found
+
+
+def test_the_chain_is_ingest_preprocess_train_evaluate(dag: Any) -> None:
+    assert dag.topological_sort()[0].task_id == "ingest"
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
+        "ingest": {"preprocess"},
+        "preprocess": {"train", "evaluate"},
+        "train": {"evaluate"},
+        "evaluate": set(),
+    }
+
+
+def test_preprocess_is_the_beam_operator_fed_by_xcom(dag: Any) -> None:
+    from airflow.models.xcom_arg import XComArg
+    from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
+
+    task = dag.get_task("preprocess")
+    assert isinstance(task, BeamRunPythonPipelineOperator)
+    assert isinstance(task.pipeline_options["ingested"], XComArg)
+    assert task.runner == "{{ params.runner }}"
+    assert Path(task.py_file).samefile(ROOT / "beam_jobs" / "preprocess.py")
+
+
+def test_tasks_are_safe_to_retry_and_runs_do_not_pile_up(dag: Any) -> None:
+    assert not dag.catchup
+    assert dag.max_active_runs == 1
+    assert dag.tags
+    assert "| task | does |" in dag.doc_md
+    for task in dag.tasks:
+        assert task.retries > 0
+        assert task.retry_exponential_backoff
+        assert task.execution_timeout is not None
+
+
+def test_the_form_offers_every_parameter_with_its_meaning_and_bounds(dag: Any) -> None:
+    for step in (IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
+        for name, schema in step.json_schema().items():
+            offered = dag.params.get_param(name)
+            assert offered.description == schema["description"]
+            for word in ("type", "minimum", "maximum", "enum", "pattern"):
+                assert offered.schema.get(word) == schema.get(word), (name, word)
+    for name in dag.params:
+        assert dag.params.get_param(name).description
+        assert "type" in dag.params.get_param(name).schema
+    dag.params.validate()
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy; runpy.run_path('dags/image_captioning.py');"
+        "print([m for m in ('torch', 'apache_beam', 'tensorflow', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow, small_sample: Path) -> None:
+    done = airflow.run(*airflow.dag_test(conf_for(small_sample)))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert airflow.xcoms() == {
+        task: str(airflow.folder(kind))
+        for task, kind in zip(("ingest", "preprocess", "train", "evaluate"), KINDS, strict=True)
+    }
+    for kind in KINDS:
+        open_artifact(str(airflow.folder(kind)), kind).verify()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["preprocess", "train"])
+def test_a_killed_task_runs_again_to_the_same_artifacts(airflow: Airflow, small_sample: Path, killed: str) -> None:
+    conf = conf_for(small_sample)
+    command = airflow.dag_test(conf)
+    shutil.rmtree(airflow.artifacts, ignore_errors=True)
+    assert airflow.run(*command).returncode == 0
+    undisturbed = artifacts(airflow)
+
+    shutil.rmtree(airflow.artifacts)
+    begun: dict[str, Callable[[], bool]] = {
+        "preprocess": lambda: any(airflow.folder("preprocessed").glob("*/*.tmp")),
+        "train": lambda: (airflow.folder("model") / "manifest.partial.json").exists(),
+    }
+    kill_when(airflow.command(*command), begun[killed], airflow.env)
+    assert not (airflow.folder("evaluation")).exists()
+    assert airflow.run(*command).returncode == 0
+    assert artifacts(airflow) == undisturbed
+    assert sorted(path.name for path in airflow.folder("model").parent.iterdir()) == sorted(KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sources": ["/nowhere/captions.json"]}, "/nowhere/captions.json: cannot be read (no such file)"),
+        ({"split": "0.5,0.5,0.5"}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
+        ({"image_size": 3}, "3 is less than the minimum of 16"),
+    ],
+)
+def test_wrong_input_fails_at_once_with_a_clear_line(
+    airflow: Airflow, small_sample: Path, changes: dict[str, Any], message: str
+) -> None:
+    done = airflow.run(*airflow.dag_test(conf_for(small_sample, **changes)))
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "UP_FOR_RETRY" not in done.stdout
+
+
+@pytest.mark.slow
+def test_real_photographs_from_a_web_server(airflow: Airflow, coco_mini: Path, site: Site) -> None:
+    for path in coco_mini.glob("*2017/*.jpg"):
+        site.pages[f"/{path.parent.name}/{path.name}"] = path.read_bytes()
+    splits = ("train2017", "val2017")
+    conf = {
+        "sources": [f"{coco_mini}/annotations/captions_{split}.json" for split in splits],
+        "image_root": [f"{site.url}/{split}" for split in splits],
+        "allow_url_prefix": [site.url],
+        **QUICK,
+    }
+    done = airflow.run(*airflow.dag_test(conf))
+    assert done.returncode == 0, done.stdout[-3000:]
+    counts = open_artifact(str(airflow.folder("preprocessed"))).manifest.counts
+    assert counts["captions"] == {"in": 795, "out": 795, "rejected": 0}
+    assert counts["images"] == {"in": 159, "out": 159, "rejected": 0}
+    assert set(site.hits.values()) == {1}
