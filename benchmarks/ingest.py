@@ -21,7 +21,7 @@ from pathlib import Path
 from captionflow.parameters import COCO_LICENSES
 
 GOAL_MB = 300
-_WORDS = ("a", "the", "man", "woman", "dog", "red", "bicycle", "standing", "street", "kitchen", "next", "to", "on", "in")
+_WORDS = ("a", "the", "man", "woman", "dog", "red", "bicycle", "standing", "street", "kitchen", "next", "to", "on")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import fsspec
 
@@ -87,8 +88,13 @@ def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
 def resolve(uri: str) -> str:
     """Return `uri` in the one form used in manifests: absolute if local, no trailing slash."""
     if is_local(uri):
-        return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+        return str(Path(local_path(uri)).expanduser().absolute())
     return uri.rstrip("/")
+
+
+def local_path(uri: str) -> str:
+    """Return the path that a plain path or a `file://` URI names."""
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
 
 
 def is_local(uri: str) -> bool:
@@ -245,13 +251,20 @@ def _prepare(draft: Draft, resume: bool) -> None:
     fs, root = file_system(draft.uri)
     previous = draft.read(_DRAFT) or draft.read(MANIFEST)
     occupied = fs.exists(root) and (not fs.isdir(root) or bool(fs.ls(root)))
-    if occupied and (previous is None or json.loads(previous).get("kind") != draft.kind):
+    if occupied and _kind(previous) != draft.kind:
         raise InvalidInputError(f"{draft.uri}: holds something that is not {draft.kind} data; choose an empty folder")
     if fs.exists(f"{root}/{MANIFEST}"):
         fs.rm(f"{root}/{MANIFEST}")
     if not (resume and draft.read(_DRAFT) == identity):
         _sweep(draft.uri, keep={_DRAFT})
     draft.put(_DRAFT, identity)
+
+
+def _kind(manifest: bytes | None) -> Any:
+    try:
+        return json.loads(manifest or b"").get("kind")
+    except (ValueError, AttributeError):
+        return None  # A manifest.json, but none of ours.
 
 
 def _identity(draft: Draft) -> bytes:
@@ -335,5 +348,5 @@ def open_artifact(uri: str, kind: str | None = None) -> Artifact:
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{uri}/{MANIFEST}: is not a manifest of CaptionFlow") from error
     if kind is not None and manifest.kind != kind:
-        raise InvalidInputError(f"{uri}: is a {manifest.kind} artifact; expected {kind}")
+        raise InvalidInputError(f"{uri}: is an artifact of kind {manifest.kind}; expected {kind}")
     return Artifact(uri, manifest)

@@ -11,7 +11,7 @@ from functools import cached_property
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-_URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+")
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+")
 # Whatever is neither a letter, a mark, a digit nor white space; apostrophes go without leaving a gap.
 _APOSTROPHE = re.compile(r"['’ʼ]")
 
@@ -23,9 +23,15 @@ def clean_caption(text: str) -> str:
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
     text = _APOSTROPHE.sub("", _URL.sub(" ", text))
-    kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
+    kept = (_keep(char, unicodedata.category(char)) for char in text)
     # Removing a character can bring a letter and a combining mark together: compose once more.
     return unicodedata.normalize("NFC", " ".join("".join(kept).split()))
+
+
+def _keep(char: str, category: str) -> str:
+    if category == "Cf":  # Invisible format characters, such as joiners, stand inside words.
+        return ""
+    return char if category[0] in "LMN" else " "
 
 
 def tokenize(clean: str) -> list[str]:

@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
-from captionflow.artifacts import file_system, is_local
+from captionflow.artifacts import file_system, is_local, local_path
 from captionflow.errors import InvalidInputError
 from captionflow.parameters import PreprocessParameters
 
@@ -86,7 +86,7 @@ class Prefix:
 
 
 def _real_path(url: str) -> str:
-    return os.path.realpath(url.removeprefix("file://"))
+    return os.path.realpath(local_path(url))
 
 
 def _is_under(path: str, folder: str) -> bool:

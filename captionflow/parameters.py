@@ -39,7 +39,7 @@ class Parameters:
         """Pick this step's parameters out of `values`, in Python's types or in JSON's."""
         hints = get_type_hints(cls)
         given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(**{name: _from_json(hints[name], value) for name, value in given.items()})
+        return cls(**{name: _from_json(name, hints[name], value) for name, value in given.items()})
 
     @classmethod
     def json_schema(cls) -> dict[str, dict[str, Any]]:
@@ -63,9 +63,9 @@ def _type_schema(hint: Any, default: Any) -> dict[str, Any]:
     return {"type": kinds[0] if len(kinds) == 1 else sorted(kinds), "default": default}
 
 
-def _from_json(hint: Any, value: Any) -> Any:
+def _from_json(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and (value is None or isinstance(value, (list, tuple))):
-        return tuple(chain.from_iterable(_items(item) for item in value or ()))
+        return tuple(chain.from_iterable(_items(name, item) for item in value or ()))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, UnionType) and value == "":
@@ -73,18 +73,22 @@ def _from_json(hint: Any, value: Any) -> Any:
     return value
 
 
-def _items(item: Any) -> Any:
+def _items(name: str, item: Any) -> Any:
     """A list may come as one text, a JSON array, from where only texts can be passed."""
     if isinstance(item, str) and item.startswith("["):
         try:
             return json.loads(item)
         except ValueError as error:
-            raise InvalidInputError(f"{item!r} begins like a JSON array and is none: {error}") from error
+            raise InvalidInputError(f"{_flag(name)}: {item!r} begins like a JSON array and is none: {error}") from error
     return (item,)
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _check(name: str, value: Any, schema: dict[str, Any]) -> None:
-    flag = "--" + name.replace("_", "-")
+    flag = _flag(name)
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if "array" in kinds:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
@@ -201,7 +205,7 @@ class PreprocessParameters(Parameters):
 class TrainParameters(Parameters):
     """The captioner's size and how it learns."""
 
-    epochs: int = parameter(16, "Passes over the training split, at most.", minimum=1, maximum=10_000)
+    epochs: int = parameter(14, "Passes over the training split, at most.", minimum=1, maximum=10_000)
     batch_size: int = parameter(
         16, "Images in a step; all captions of an image are in the same step.", minimum=1, maximum=4096
     )
@@ -217,7 +221,9 @@ class TrainParameters(Parameters):
     patience: int = parameter(
         10, "Epochs without a better validation loss before training stops.", minimum=1, maximum=10_000
     )
-    width: int = parameter(96, "Length of the feature vectors; a multiple of 4 and of --heads.", minimum=8, maximum=4096)
+    width: int = parameter(
+        96, "Length of the feature vectors; a multiple of 4 and of --heads.", minimum=8, maximum=4096
+    )
     encoder_depth: int = parameter(1, "Residual blocks in each stage of the image encoder.", minimum=0, maximum=48)
     decoder_depth: int = parameter(2, "Transformer layers over the caption.", minimum=1, maximum=48)
     heads: int = parameter(4, "Attention heads of a layer.", minimum=1, maximum=64)
@@ -242,7 +248,7 @@ class EvaluateParameters(Parameters):
     beam_size: int = parameter(1, "Beams of the caption search; 1 is greedy.", minimum=1, maximum=32)
     evaluate_batch_size: int = parameter(32, "Images captioned at a time.", minimum=1, maximum=4096)
     gallery_size: int = parameter(
-        24, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500
+        12, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500
     )
 
 

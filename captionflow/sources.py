@@ -9,20 +9,26 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
 import ijson
+import urllib3
+from ijson.common import ObjectBuilder
 
 from captionflow.artifacts import Parent, file_system, is_local, resolve
-from captionflow.errors import InvalidInputError
+from captionflow.errors import CaptionFlowError, InvalidInputError
 from captionflow.records import ImageCaption, RecordError, Reject
 
 STAGE = "ingest"
@@ -37,6 +43,23 @@ _LINE_BYTES = 1 << 20
 # JSON and CSV shrink five to twenty times; an archive far past that is a bomb.
 _MAX_EXPANSION = 200
 _FREE_EXPANSION_BYTES = 256 << 20
+_MAX_DEPTH = 100
+_REMOTE_TIMEOUT = 60.0  # seconds without a byte
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_INTEGER = re.compile(r"-?\d+", re.ASCII)
+# What the standard library's and ijson's readers raise on files that are not what they seem.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    csv.Error,
+    ijson.JSONError,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# A caption is text; a field beyond this is a quote that was never closed.
+csv.field_size_limit(_LINE_BYTES)
 
 Rows = Iterator[ImageCaption | Reject]
 
@@ -72,11 +95,11 @@ class Source:
             else:
                 with self.open() as file:
                     yield from (_read_csv if self.format == "csv" else _read_json_lines)(file)
-        except (ijson.JSONError, csv.Error, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InvalidInputError(f"{self.uri}: cannot be read to its end: {error}") from error
+        except _UNREADABLE as error:
+            raise InvalidInputError(f"{self.uri}: cannot be read to its end: {_one_line(error)}") from error
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[io.BufferedReader]:
         """Open the file, unpacked, from its beginning."""
         with _unpacked(self.uri, self.path, self.member) as file:
             yield file
@@ -95,21 +118,45 @@ def open_source(uri: str, member: str | None) -> Iterator[Source]:
             member = _choose_member(uri, path, member)
             with _unpacked(uri, path, member) as file:
                 kind = _recognise(file.read(_HEAD_BYTES))
-        except (OSError, EOFError, ValueError, ImportError, zipfile.BadZipFile) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        except _UNREADABLE as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else _one_line(error)
             raise InvalidInputError(f"{uri}: cannot be read ({reason}); {EXPECTED}") from error
         if kind is None:
             raise InvalidInputError(f"{uri}: {EXPECTED}")
         yield Source(resolve(uri), path, member, kind)
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _local_copy(uri: str, target: Path) -> Path:
     if is_local(uri):
-        return Path(resolve(uri))
-    fs, path = file_system(uri)
-    with fs.open(path, "rb") as remote, target.open("wb") as local:
-        shutil.copyfileobj(remote, local)
+        path = Path(resolve(uri))
+        if path.exists() and not path.is_file():
+            raise InvalidInputError(f"{uri}: is not a file; {EXPECTED}")
+        return path
+    with target.open("wb") as local:
+        try:
+            _download(uri, local)
+        except CaptionFlowError:
+            raise
+        except Exception as error:  # Each object store's client has errors of its own.
+            raise InvalidInputError(f"{uri}: cannot be fetched: {_one_line(error)}") from error
     return target
+
+
+def _download(uri: str, target: IO[bytes]) -> None:
+    if not uri.startswith(("http://", "https://")):
+        fs, path = file_system(uri)
+        with fs.open(path, "rb") as remote:
+            shutil.copyfileobj(remote, target)
+        return
+    with urllib3.PoolManager(timeout=_REMOTE_TIMEOUT) as pool:
+        response = pool.request("GET", uri, preload_content=False)
+        if response.status != HTTPStatus.OK:
+            raise InvalidInputError(f"{uri}: cannot be fetched: {response.status} {response.reason}")
+        shutil.copyfileobj(response, target)
 
 
 def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
@@ -129,7 +176,7 @@ def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
 
 
 @contextmanager
-def _unpacked(uri: str, path: Path, member: str | None) -> Iterator[IO[bytes]]:
+def _unpacked(uri: str, path: Path, member: str | None) -> Iterator[io.BufferedReader]:
     limit = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * path.stat().st_size
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -167,24 +214,26 @@ class _Bounded(io.RawIOBase):
 
 def _recognise(head: bytes) -> str | None:
     """Return coco, jsonl or csv for the first bytes of a file, or None."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"{"):
-        keys = _first_object_keys(text)
-        if keys & set(COLUMNS):
-            return "jsonl"
-        return "coco" if keys & _COCO_KEYS else None
-    header = text.split(b"\n", 1)[0].decode("utf-8", "replace")
-    columns = {name.strip() for name in next(csv.reader([header]), [])}
-    return "csv" if set(COLUMNS) <= columns else None
+    text = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if text.startswith(b"{") and _first_object_keys(text) & _COCO_KEYS:
+        return "coco"
+    lines = text.splitlines() or [b""]
+    # Any line will do: the first one may be the one that is broken.
+    if any(line.startswith(b"{") and _first_object_keys(line) & set(COLUMNS) for line in lines):
+        return "jsonl"
+    header = next(csv.reader([lines[0].decode("utf-8", "replace")], skipinitialspace=True), [])
+    return "csv" if set(COLUMNS) <= {name.strip() for name in header} else None
 
 
 def _first_object_keys(text: bytes) -> set[str]:
     keys: set[str] = set()
+    depth = 0
     try:
-        for prefix, event, value in ijson.parse(io.BytesIO(text)):
-            if prefix == "" and event == "map_key":
+        for event, value in ijson.basic_parse(io.BytesIO(text)):
+            depth += _DEPTH_CHANGE.get(event, 0)
+            if depth == 1 and event == "map_key":
                 keys.add(value)
-            elif prefix == "" and event == "end_map":
+            if not 0 < depth <= _MAX_DEPTH:
                 break
     except ijson.JSONError:
         pass  # The head is cut off somewhere, or a second line follows.
@@ -200,26 +249,36 @@ def _to_record(row: dict[str, Any]) -> ImageCaption | Reject:
 
 def _reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
     ids = (row.get("id"), row.get("image_id"))
-    id_, image_id = (value if isinstance(value, int) else None for value in ids)
+    id_, image_id = (value if _is_integer(value) else None for value in ids)
     url = row.get("image_url")
     return Reject(STAGE, reason, detail, id_, image_id, url if isinstance(url, str) else None)
 
 
 def _read_csv(file: IO[bytes]) -> Rows:
-    # Bytes that are not UTF-8 become surrogates, which ImageCaption refuses row by row.
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.DictReader(text, skipinitialspace=True)
+    reader = csv.DictReader(_text_lines(file), skipinitialspace=True)
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     for row in reader:
-        values: dict[str, Any] = {k: v for k, v in row.items() if k is not None}
+        values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
         for name in ("image_id", "id"):
             # What is no number is left as it is, to be named by the record's own check.
-            with suppress(KeyError, TypeError, ValueError):
+            if _INTEGER.fullmatch(values[name] or ""):
                 values[name] = int(values[name])
         if None in row:
             yield _reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
         else:
             yield _to_record(values)
+
+
+def _text_lines(file: IO[bytes]) -> Iterator[str]:
+    # Bytes that are not UTF-8 become surrogates, which ImageCaption refuses row by row.
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    begun = False
+    while line := text.readline(_LINE_BYTES):
+        if len(line) == _LINE_BYTES:
+            raise csv.Error(f"a line is longer than {_LINE_BYTES} characters")
+        begun = begun or not line.isspace()
+        if begun:
+            yield line
 
 
 def _read_json_lines(file: IO[bytes]) -> Rows:
@@ -250,11 +309,11 @@ def _read_coco(source: Source, url_field: str, image_root: str | None) -> Rows:
     images = {
         row["id"]: (_image_url(row, url_field, image_root), row.get("file_name"), row.get("license"))
         for row in _items(source, "images")
-        if isinstance(row.get("id"), int)
+        if _is_integer(row.get("id"))
     }
     for annotation in _items(source, "annotations"):
         image_id = annotation.get("image_id")
-        if not isinstance(image_id, int):
+        if not _is_integer(image_id):
             yield _to_record(annotation)
             continue
         if image_id not in images:
@@ -273,10 +332,38 @@ def _hashable(value: Any) -> bool:
     return isinstance(value, (int, str))
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_DEPTH_CHANGE = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
+
+
 def _items(source: Source, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of the array that stands at the top under `key`.
+
+    ijson's own `items` takes time and memory by the square of the depth; a hostile file is deep.
+    """
+    depth, inside, builder = 0, False, None
     with source.open() as file:
-        for row in ijson.items(file, f"{key}.item", use_float=True):
-            yield row if isinstance(row, dict) else {}
+        if file.peek(len(_BYTE_ORDER_MARK)).startswith(_BYTE_ORDER_MARK):
+            file.read(len(_BYTE_ORDER_MARK))
+        current = None
+        for event, value in ijson.basic_parse(file):
+            change = _DEPTH_CHANGE.get(event, 0)
+            if depth == 1 and event == "map_key":
+                current = value
+            if depth == 1 and change:
+                inside = event == "start_array" and current == key
+            elif inside and depth + min(change, 0) >= 2:
+                builder = builder or ObjectBuilder()
+                builder.event(event, value)
+            depth += change
+            if depth > _MAX_DEPTH:
+                raise InvalidInputError(f"{source.uri}: is nested deeper than {_MAX_DEPTH} levels")
+            if builder and depth == 2:
+                yield builder.value if isinstance(builder.value, dict) else {}
+                builder = None
 
 
 def _image_url(image: dict[str, Any], url_field: str, image_root: str | None) -> Any:

@@ -52,7 +52,7 @@ def serve() -> Iterator[Site]:
         def do_HEAD(self) -> None:
             site.reply(self)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

@@ -67,7 +67,7 @@ def test_examples(text: str, clean: str) -> None:
 def test_a_hostile_caption_of_40_kb_takes_no_time(text: str) -> None:
     start = time.perf_counter()
     clean_caption(text)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 0.5
 
 
 def test_words_are_ordered_by_frequency_then_name() -> None:

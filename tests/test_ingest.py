@@ -154,7 +154,7 @@ def test_several_sources_share_an_image_root_or_have_one_each(tmp_path: Path) ->
     ):
         captions, _ = run(tmp_path, first, second, image_root=roots)
         assert [caption.image_url for caption in captions] == urls
-    with pytest.raises(InvalidInputError, match="^--image-root: 3 given for 2 sources"):
+    with pytest.raises(InvalidInputError, match=r"^--image-root: 3 given for 2 sources"):
         run(tmp_path, first, second, image_root=("http://a", "http://b", "http://c"))
 
 
@@ -265,4 +265,6 @@ def test_every_row_of_any_mixture_is_kept_or_rejected(
         captions, rejects = run(tmp_path_factory.mktemp("mixture"), data, max_reject_ratio=0.9)
     except StepFailedError:
         return
-    assert len(captions) + len(rejects) == sum(bool(line.strip()) for line in data.split(b"\n"))
+    assert len(captions) + len(rejects) == sum(
+        bool(line.removeprefix(b"\xef\xbb\xbf").strip()) for line in data.split(b"\n")
+    )
