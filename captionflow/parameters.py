@@ -227,7 +227,9 @@ class TrainParameters(Parameters):
     encoder_depth: int = parameter(1, "Residual blocks in each stage of the image encoder.", minimum=0, maximum=48)
     decoder_depth: int = parameter(2, "Transformer layers over the caption.", minimum=1, maximum=48)
     heads: int = parameter(4, "Attention heads of a layer.", minimum=1, maximum=64)
-    dropout: float = parameter(0.1, "Share of activations dropped while training.", minimum=0.0, maximum=0.9)
+    dropout: float = parameter(
+        0.0, "Share of activations dropped while training; worth 0.1 when epochs are many.", minimum=0.0, maximum=0.9
+    )
     min_count: int = parameter(
         1, "How often a word must occur in the training split to be learnt.", minimum=1, maximum=1000
     )
