@@ -88,7 +88,7 @@ def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
 def resolve(uri: str) -> str:
     """Return `uri` in the one form used in manifests: absolute if local, no trailing slash."""
     if is_local(uri):
-        return str(Path(local_path(uri)).expanduser().absolute())
+        return str(Path(local_path(uri)).expanduser().resolve())
     return uri.rstrip("/")
 
 
