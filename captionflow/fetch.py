@@ -4,8 +4,10 @@ http and https go to public addresses only, checked on the address actually conn
 files, object stores and hosts inside the network are open only under the prefixes given.
 """
 
+import email.utils
 import os
 import posixpath
+import random
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,26 +17,32 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from captionflow.artifacts import file_system, is_local, local_path
 from captionflow.errors import InvalidInputError
 from captionflow.parameters import PreprocessParameters
 
-USER_AGENT = "CaptionFlow (image dataset preprocessing)"
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 5
 _CHUNK = 1 << 16
 _MEGABYTE = 1_000_000
+# Seconds.
+_CONNECT_TIMEOUT = 10.0
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 10.0
+_LONGEST_RETRY_AFTER = 30.0
 
 
 class FetchError(Exception):
-    """An image could not be fetched. `reason` is a short name; `retryable` says if later may help."""
+    """An image could not be fetched. `reason` is a short name.
 
-    def __init__(self, reason: str, detail: str, *, retryable: bool = False) -> None:
+    `retryable` says if a later attempt may help, `retry_after` how many seconds the server asked to wait.
+    """
+
+    def __init__(self, reason: str, detail: str, *, retryable: bool = False, retry_after: float | None = None) -> None:
         super().__init__(detail)
-        self.reason, self.retryable = reason, retryable
+        self.reason, self.retryable, self.retry_after = reason, retryable, retry_after
 
 
 class _NotPublicError(HTTPError):
@@ -109,27 +117,29 @@ class Fetcher:
         return urllib3.PoolManager(
             num_pools=64,
             maxsize=p.fetch_concurrency,
-            headers={"User-Agent": USER_AGENT, "Accept": "image/*", "Accept-Encoding": "identity"},
-            timeout=urllib3.Timeout(connect=min(10.0, p.fetch_timeout), read=p.fetch_timeout),
-            retries=urllib3.Retry(
-                total=p.fetch_retries,
-                redirect=0,
-                status_forcelist=_RETRY_STATUSES,
-                backoff_factor=0.5,
-                backoff_jitter=0.5,
-                backoff_max=10,
-                retry_after_max=30,
-                raise_on_status=False,
-            ),
+            headers={"User-Agent": p.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
+            timeout=urllib3.Timeout(connect=min(_CONNECT_TIMEOUT, p.fetch_timeout), read=p.fetch_timeout),
+            retries=False,
         )
 
     def fetch(self, url: str) -> bytes:
-        """Return the bytes behind `url`.
+        """Return the bytes behind `url`; a passing failure is tried again, with full jitter between.
 
         Raises:
             FetchError: they cannot or may not be had.
         """
-        allowed = any(prefix.covers(url) for prefix in self._prefixes)
+        for attempt in range(self._parameters.fetch_retries):
+            try:
+                return self._attempt(url)
+            except FetchError as error:
+                if not error.retryable:
+                    raise
+                longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)
+                time.sleep(random.uniform(0, longest) if error.retry_after is None else error.retry_after)
+        return self._attempt(url)
+
+    def _attempt(self, url: str) -> bytes:
+        allowed = self._is_allowed(url)
         try:
             parts = urlsplit(url)
             if parts.scheme in ("http", "https"):
@@ -137,6 +147,9 @@ class Fetcher:
             return self._fetch_file(url, parts, allowed)
         except ValueError as error:
             raise FetchError("invalid_url", str(error)) from error
+
+    def _is_allowed(self, url: str) -> bool:
+        return any(prefix.covers(url) for prefix in self._prefixes)
 
     def _fetch_file(self, url: str, parts: SplitResult, allowed: bool) -> bytes:
         if not allowed:
@@ -161,11 +174,13 @@ class Fetcher:
                 if not location:
                     return self._body(response)
             finally:
+                # What was not read to its end must not be found by the connection's next user.
+                response.close()
                 response.release_conn()
             url = urljoin(url, location)
             if urlsplit(url).scheme not in ("http", "https"):
                 raise FetchError("url_not_allowed", "redirected away from http(s)")
-            allowed = any(prefix.covers(url) for prefix in self._prefixes)
+            allowed = self._is_allowed(url)
         raise FetchError("too_many_redirects", f"more than {_MAX_REDIRECTS}")
 
     def _request(self, url: str, pools: urllib3.PoolManager) -> urllib3.BaseHTTPResponse:
@@ -173,18 +188,21 @@ class Fetcher:
             return pools.request("GET", url, redirect=False, preload_content=False)
         except LocationParseError as error:
             raise FetchError("invalid_url", str(error)) from error
+        except _NotPublicError as error:
+            raise FetchError("url_not_allowed", str(error)) from error
+        except HTTPTimeoutError as error:
+            is_refused = isinstance(error, NewConnectionError)
+            raise FetchError("connection_failed" if is_refused else "timeout", str(error), retryable=True) from error
         except HTTPError as error:
-            cause = error.reason if isinstance(error, MaxRetryError) else error
-            if isinstance(cause, _NotPublicError):
-                raise FetchError("url_not_allowed", str(cause)) from error
-            if isinstance(cause, HTTPTimeoutError) and not isinstance(cause, NewConnectionError):
-                raise FetchError("timeout", str(cause), retryable=True) from error
-            raise FetchError("connection_failed", str(cause), retryable=True) from error
+            raise FetchError("connection_failed", str(error), retryable=True) from error
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         if response.status != HTTPStatus.OK:
             retryable = response.status in _RETRY_STATUSES
-            raise FetchError(f"http_{response.status}", response.reason or "", retryable=retryable)
+            wait = _retry_after(response.headers.get("Retry-After", "")) if retryable else None
+            raise FetchError(f"http_{response.status}", response.reason or "", retryable=retryable, retry_after=wait)
+        if self._parameters.x_robots_tag == "respect" and _forbids_learning(response.headers.get("X-Robots-Tag", "")):
+            raise FetchError("robots_tag", "X-Robots-Tag asks not to use the image for machine learning")
         deadline = time.monotonic() + self._parameters.fetch_timeout
         data = bytearray()
         try:
@@ -195,7 +213,6 @@ class Fetcher:
                 if time.monotonic() > deadline:
                     raise FetchError("timeout", "the body came too slowly", retryable=True)
         except HTTPError as error:
-            response.close()
             raise FetchError("body_broke_off", str(error), retryable=True) from error
         return self._bounded(bytes(data))
 
@@ -205,3 +222,18 @@ class Fetcher:
         if not data:
             raise FetchError("empty", "no bytes")
         return data
+
+
+def _retry_after(header: str) -> float | None:
+    """Seconds to wait, as the server asks (RFC 9110, section 10.2.3), but no longer than we are willing to."""
+    if header.strip().isdecimal():
+        return min(_LONGEST_RETRY_AFTER, float(header))
+    if at := email.utils.parsedate_tz(header):
+        return min(_LONGEST_RETRY_AFTER, max(0.0, email.utils.mktime_tz(at) - time.time()))
+    return None
+
+
+def _forbids_learning(robots_tag: str) -> bool:
+    # "noai, noindex" or "somebot: noimageai"
+    words = {word.strip().lower() for part in robots_tag.split(",") for word in part.split(":")}
+    return not words.isdisjoint({"noai", "noimageai"})

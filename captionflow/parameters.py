@@ -182,6 +182,12 @@ class PreprocessParameters(Parameters):
         30.0, "Seconds one attempt at an image may take in all.", minimum=0.1, maximum=600.0
     )
     fetch_retries: int = parameter(3, "Further attempts at an image after a passing failure.", minimum=0, maximum=10)
+    user_agent: str = parameter(
+        "CaptionFlow (image dataset preprocessing)", "How the job names itself to web servers; say who you are."
+    )
+    x_robots_tag: Literal["respect", "ignore"] = parameter(
+        "respect", "What to do when a server's X-Robots-Tag says noai or noimageai: respect rejects the image."
+    )
     max_image_megabytes: int = parameter(50, "Largest image file accepted, in MB.", minimum=1, maximum=1024)
     max_image_megapixels: int = parameter(64, "Largest picture decoded, in millions of pixels.", minimum=1, maximum=80)
 

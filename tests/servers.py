@@ -55,7 +55,11 @@ def serve() -> Iterator[Site]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *args: object) -> None:
+            """Say nothing: clients that hang up are what many tests are about."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         site.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -152,3 +152,46 @@ def test_local_files_are_open_only_under_a_prefix(tmp_path: Path) -> None:
 )
 def test_a_prefix_does_not_open_what_only_begins_alike(url: str) -> None:
     assert not Prefix("http://127.0.0.1:8080").covers(url)
+
+
+@pytest.mark.parametrize("first", ["/gone", "/large", "/moved"])
+def test_an_unread_answer_does_not_spoil_the_next(site: Site, first: str) -> None:
+    site.pages["/gone"] = lambda handler: send(handler, b"x" * 3_000_000, 404)
+    site.pages["/large"] = b"x" * 3_000_000
+    site.pages["/moved"] = lambda handler: send(handler, b"x" * 3_000_000, 302, Location="/gone")
+    site.pages["/good"] = b"image"
+    fetch = fetcher(site.url, fetch_concurrency=1, fetch_retries=0, max_image_megabytes=1)
+    for _ in range(3):
+        assert failure(fetch, site.url + first).reason in {"http_404", "too_large"}
+        assert fetch.fetch(f"{site.url}/good") == b"image"
+
+
+def test_a_body_that_broke_off_is_fetched_again(site: Site) -> None:
+    def cut_once(handler: BaseHTTPRequestHandler) -> None:
+        if site.hits["/a.jpg"] > 1:
+            send(handler, b"image")
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b"only this")
+        handler.close_connection = True
+
+    site.pages["/a.jpg"] = cut_once
+    assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"image"
+
+
+@pytest.mark.parametrize(("tag", "refused"), [("noai", True), ("bot: NoImageAI, noindex", True), ("noindex", False)])
+def test_robots_tags_are_respected_unless_told_otherwise(site: Site, tag: str, refused: bool) -> None:
+    site.pages["/a.jpg"] = lambda handler: send(handler, b"image", X_Robots_Tag=tag)
+    if refused:
+        assert failure(fetcher(site.url), f"{site.url}/a.jpg").reason == "robots_tag"
+    else:
+        assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"image"
+    assert fetcher(site.url, x_robots_tag="ignore").fetch(f"{site.url}/a.jpg") == b"image"
+
+
+def test_the_user_agent_can_be_set(site: Site) -> None:
+    site.pages["/a.jpg"] = lambda handler: send(handler, handler.headers["User-Agent"].encode())
+    assert fetcher(site.url, user_agent="me@example.org").fetch(f"{site.url}/a.jpg") == b"me@example.org"
+    assert fetcher(site.url).fetch(f"{site.url}/a.jpg").startswith(b"CaptionFlow")
