@@ -7,6 +7,7 @@ Options that are not the job's own go to Beam, so `--runner`, `--direct_num_work
 """
 
 import io
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from captionflow.parameters import PreprocessParameters
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
+
+_LOG = logging.getLogger("beam_jobs.preprocess")  # also when this file is run as __main__
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -47,6 +50,7 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
     source = open_artifact(ingested, "ingested")
     captions = source.manifest.counts["captions"]["out"]
     layout = Layout.plan(source.manifest.counts["images"], parameters)
+    _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
     draft = begin(output, KIND, parameters.to_json(), [source.parent], resume=True)
 
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
@@ -111,6 +115,9 @@ def preprocess(
 
     Options not listed here go to Beam: --runner, --direct_num_workers, --direct_running_mode, …
     """
+    # Progress, also from worker processes; Beam's own chatter stays at warnings.
+    for name in ("beam_jobs", "captionflow"):
+        logging.getLogger(name).setLevel(logging.INFO)
     print(run(ingested, output, parameters, context.args))
 
 

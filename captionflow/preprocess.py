@@ -5,6 +5,8 @@ inside one call of `write_shard`, so its bytes never cross a shuffle.
 """
 
 import hashlib
+import logging
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +31,9 @@ Record = ImageCaption | Reject
 _PROGRESS = "progress"
 # Pictures in flight ahead of the one being written: enough to cover a slow one, and the bound on memory.
 _LOOK_AHEAD = 4
+_REPORT_SECONDS = 5.0
+
+_LOG = logging.getLogger(__name__)
 
 
 def parse(line: bytes) -> Record:
@@ -92,8 +97,12 @@ def write_shard(
     rejected = Counter[str]()
 
     def outcomes() -> Iterator[dict[str, Any]]:
+        report_at = time.monotonic() + _REPORT_SECONDS
         for image in _process_images(records, parameters, fetcher):
             tally.update(image.counts())
+            if time.monotonic() >= report_at:
+                _LOG.info("%s: %d images so far, %d kept", key.name, tally["images_in"], tally["images_out"])
+                report_at += _REPORT_SECONDS
             rejected.update(reject.reason for reject in image.rejects)
             for reject in image.rejects:
                 reject_file.write(to_json_line(reject))
@@ -110,6 +119,7 @@ def write_shard(
         )
     info = ShardInfo(key.split, dict(tally), dict(sorted(rejected.items())), (shard_file.info, reject_file.info))
     draft.put(progress, info.to_json())
+    _LOG.info("%s: done, %d images of %d kept", key.name, tally["images_out"], tally["images_in"])
     return info
 
 
