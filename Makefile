@@ -8,6 +8,8 @@ ROOT ?= $(CURDIR)/artifacts
 CONF ?= {}
 RUN_AT := $(shell date -u +%Y-%m-%dT%H:%M:%S+00:00)
 
+# Exported, since make would split a value of several lines.
+export CONF
 export CAPTIONFLOW_ARTIFACT_ROOT := $(ROOT)
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
@@ -19,13 +21,17 @@ SYNCED := .venv/.synced
 DATABASE := .airflow/airflow.db
 SAMPLE := $(ROOT)/sample/manifest.json
 
+# uv comes from the machine if it has it, otherwise into .uv, at the version and hash of the lock.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"sources": …}' for other data)
-	@status=0; airflow dags test image_captioning $(RUN_AT) --conf '$(CONF)' || status=$$?; \
+	@status=0; airflow dags test image_captioning $(RUN_AT) --conf "$$CONF" || status=$$?; \
 	captionflow summary $(ROOT)/image_captioning/manual__$(RUN_AT); exit $$status
 
 .PHONY: test
@@ -44,17 +50,13 @@ airflow: $(DATABASE) $(SAMPLE) ## A local Airflow with its UI at http://localhos
 	airflow standalone
 
 .PHONY: lock
-lock: ## Choose the newest versions that fit together and write them to requirements.lock
-	uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --upgrade \
+lock: | $(UV) ## Choose the newest versions that fit together and write them to requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --upgrade \
 	  --custom-compile-command 'make lock' --quiet --output-file requirements.lock
 
 .PHONY: clean
 clean: ## Remove the environment, the Airflow database and all artifacts
 	rm -rf .venv .uv .airflow artifacts build dist *.egg-info
-
-# uv comes from the machine if it has it, otherwise into .uv, at the version and hash of the lock.
-UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
 
 .uv/bin/uv:
 	@mkdir -p .uv

@@ -8,12 +8,17 @@ Options that are not the job's own go to Beam, so `--runner`, `--direct_num_work
 
 import io
 import logging
+import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 
 from captionflow.artifacts import begin, open_artifact
@@ -46,7 +51,7 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
     from captionflow.ingest import CAPTIONS
     from captionflow.shards import KIND, Layout
 
-    options = _beam_options(beam_arguments)
+    options = beam_options(beam_arguments)
     source = open_artifact(ingested, "ingested")
     captions = source.manifest.counts["captions"]["out"]
     layout = Layout.plan(source.manifest.counts["images"], parameters)
@@ -78,10 +83,17 @@ def _step_failures_in_one_line() -> Iterator[None]:
         raise
 
 
-def _beam_options(arguments: list[str]) -> "PipelineOptions":
-    """Parse Beam's options; a wrong value or an unknown name is one line, not Beam's page of usage."""
+def beam_options(arguments: list[str]) -> "PipelineOptions":
+    """Parse Beam's options.
+
+    Raises:
+        InvalidInputError: a wrong value, an unknown name or a stray word, in one line instead of Beam's page of usage.
+    """
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+    for before, word in pairwise(["", *arguments]):
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise InvalidInputError(f"{word}: belongs to no option")
     usage = io.StringIO()
     try:
         with redirect_stderr(usage):
@@ -110,15 +122,28 @@ def preprocess(
     ingested: Annotated[str, typer.Option(help="URI of the ingested artifact.")],
     output: Annotated[str, typer.Option(help="URI of the artifact to make.")],
     parameters: PreprocessParameters,
+    exit_with_parent: Annotated[
+        bool, typer.Option("--exit-with-parent", help="End when the process that started the job ends.")
+    ] = False,
 ) -> None:
     """Fetch, resize and shard the images of an ingested artifact, as a Beam job.
 
     Options not listed here go to Beam: --runner, --direct_num_workers, --direct_running_mode, …
     """
+    if exit_with_parent:
+        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     # Progress, also from worker processes; Beam's own chatter stays at warnings.
     for name in ("beam_jobs", "captionflow"):
         logging.getLogger(name).setLevel(logging.INFO)
     print(run(ingested, output, parameters, context.args))
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    job = psutil.Process()
+    for process in (*job.children(recursive=True), job):
+        process.kill()
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:

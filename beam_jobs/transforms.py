@@ -4,6 +4,7 @@ Only caption records travel between them: an image is fetched, processed and wri
 call, so its bytes never cross a shuffle. Not for streaming input: a shard needs all its captions.
 """
 
+import re
 from collections.abc import Iterable
 
 import apache_beam as beam
@@ -114,4 +115,6 @@ class _WriteShard(beam.DoFn):
 def _beam_path(uri: str) -> str:
     # Beam's local file system knows no file:// scheme; fsspec's path is what it wants.
     fs, path = file_system(uri)
-    return path if "file" in fs.protocol else uri
+    plain = path if "file" in fs.protocol else uri
+    # Beam takes a path for a pattern.
+    return re.sub(r"([*?[])", r"[\1]", plain)

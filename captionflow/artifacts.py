@@ -117,14 +117,24 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @cache
 def code_version() -> str:
-    """Return the package's version, with the git commit when it runs from a checkout."""
-    released = version("captionflow")
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Return the package's version, with the git commit when it runs from its own checkout.
+
+    Uncommitted changes add a digest of themselves, so that no two states of the code look alike.
+    """
+    released, root = version("captionflow"), Path(__file__).resolve().parents[1]
     try:
-        described = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        if Path(_git(root, "rev-parse", "--show-toplevel")) != root:
+            return released
+        commit, changes = _git(root, "rev-parse", "--short=12", "HEAD"), _git(root, "diff", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return released
-    return f"{released}+g{described.replace('-', '.')}"
+    dirty = f".dirty.{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
+    return f"{released}+g{commit}{dirty}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout.strip()
 
 
 def now() -> str:
@@ -164,6 +174,7 @@ class Draft:
     kind: str
     parameters: dict[str, Any]
     parents: tuple[Parent, ...]
+    code_version: str
     started_at: str
 
     @contextmanager
@@ -196,11 +207,11 @@ class Draft:
         except FileNotFoundError:
             return None
 
-    def remove(self, folder: str) -> None:
-        """Remove a folder of the draft, if it is there."""
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder of the draft, if it is there."""
         fs, root = file_system(self.uri)
-        if fs.exists(f"{root}/{folder}"):
-            fs.rm(f"{root}/{folder}", recursive=True)
+        if fs.exists(f"{root}/{name}"):
+            fs.rm(f"{root}/{name}", recursive=True)
 
     def commit(
         self,
@@ -215,7 +226,7 @@ class Draft:
             self.kind,
             self.parameters,
             self.parents,
-            code_version(),
+            self.code_version,
             dict(counts),
             dict(metrics or {}),
             tuple(sorted(files, key=lambda file: file.path)),
@@ -238,7 +249,7 @@ def begin(
     Raises:
         InvalidInputError: the folder holds something that is not an artifact of this kind.
     """
-    draft = Draft(resolve(uri), kind, dict(parameters), tuple(parents), now())
+    draft = Draft(resolve(uri), kind, dict(parameters), tuple(parents), code_version(), now())
     try:
         _prepare(draft, resume)
     except OSError as error:
@@ -250,14 +261,22 @@ def _prepare(draft: Draft, resume: bool) -> None:
     identity = _identity(draft)
     fs, root = file_system(draft.uri)
     previous = draft.read(_DRAFT) or draft.read(MANIFEST)
-    occupied = fs.exists(root) and (not fs.isdir(root) or bool(fs.ls(root)))
-    if occupied and _kind(previous) != draft.kind:
+    names = {path.rpartition("/")[2] for path in fs.ls(root, detail=False)} if fs.isdir(root) else set()
+    foreign = {name for name in names if not name.startswith(f"{_DRAFT}.")}  # a draft that was never finished
+    if (foreign and _kind(previous) != draft.kind) or (fs.exists(root) and not fs.isdir(root)):
         raise InvalidInputError(f"{draft.uri}: holds something that is not {draft.kind} data; choose an empty folder")
-    if fs.exists(f"{root}/{MANIFEST}"):
-        fs.rm(f"{root}/{MANIFEST}")
     if not (resume and draft.read(_DRAFT) == identity):
+        # First the mark that this is ours and unfinished: killed at any point below, the next attempt knows it.
+        draft.put(_DRAFT, _unidentified(draft))
+        draft.remove(MANIFEST)
         _sweep(draft.uri, keep={_DRAFT})
-    draft.put(_DRAFT, identity)
+        draft.put(_DRAFT, identity)
+    else:
+        draft.remove(MANIFEST)
+
+
+def _unidentified(draft: Draft) -> bytes:
+    return json.dumps({"kind": draft.kind}).encode()
 
 
 def _kind(manifest: bytes | None) -> Any:
@@ -269,7 +288,7 @@ def _kind(manifest: bytes | None) -> Any:
 
 def _identity(draft: Draft) -> bytes:
     parents = [asdict(parent) for parent in draft.parents]
-    values = {"kind": draft.kind, "code": code_version(), "parameters": draft.parameters, "parents": parents}
+    values = {"kind": draft.kind, "code": draft.code_version, "parameters": draft.parameters, "parents": parents}
     return json.dumps(values, sort_keys=True).encode()
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.caption import TrainedModel, load_model
 from captionflow.dataset import Collate, Samples, loader
+from captionflow.errors import InvalidInputError
 from captionflow.lineage import lineage, render
 from captionflow.parameters import EvaluateParameters
 from captionflow.records import Sample
@@ -40,22 +41,23 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
     """Caption the test split, score it, write the report, commit at `output`; returns its URI.
 
     Raises:
-        InvalidInputError: an input is not an artifact of its kind, or the test split is empty.
+        InvalidInputError: an input is not an artifact of its kind, the test split is empty, or its
+            images are not of the size the model was trained on.
     """
     trained, data = open_artifact(model, MODEL), open_artifact(preprocessed, PREPROCESSED)
     samples = Samples(data, _SPLIT)
     draft = begin(output, KIND, parameters.to_json(), [trained.parent, data.parent])
 
-    metrics, predictions = score(_predict(load_model(model), samples, parameters))
+    metrics, predictions = score(_predict(load_model(model), data, samples, parameters))
     ranked = sorted(predictions, key=lambda p: (-p.cider, -p.bleu_4, p.image_id))
     shown = min(parameters.gallery_size, (len(ranked) + 1) // 2)
     report = write_report(
         metrics=metrics,
         history=json.loads(trained.read(HISTORY)),
         best=_exhibits(ranked[:shown], samples, data),
-        worst=_exhibits(ranked[: shown - 1 : -1], samples, data),
+        worst=_exhibits(ranked[shown:][::-1][:shown], samples, data),
         counts=data.manifest.counts,
-        lineage=render(lineage(model), times=False),
+        lineage=_lineage(trained, data),
     )
     lines = "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
     files = [
@@ -88,8 +90,14 @@ def score(predictions: list[Prediction]) -> tuple[dict[str, float], list[Predict
     return metrics, scored
 
 
-def _predict(model: TrainedModel, samples: Samples, parameters: EvaluateParameters) -> list[Prediction]:
-    collate = Collate(model.vocabulary, model.images.image_format, model.captioner.config.max_length)
+def _predict(model: TrainedModel, data: Artifact, samples: Samples, parameters: EvaluateParameters) -> list[Prediction]:
+    stored = data.manifest.parameters
+    if stored["image_size"] != model.images.image_size:
+        raise InvalidInputError(
+            f"{data.uri}: its images are {stored['image_size']} pixels wide, the model was trained on "
+            f"{model.images.image_size}; preprocess with --image-size {model.images.image_size}"
+        )
+    collate = Collate(model.vocabulary, stored["image_format"], model.captioner.config.max_length)
     batches = loader(samples, collate, parameters.evaluate_batch_size)
     progress = tqdm(total=samples.count, desc="evaluate", unit=" images", disable=None)
     predictions = []
@@ -100,6 +108,13 @@ def _predict(model: TrainedModel, samples: Samples, parameters: EvaluateParamete
         progress.update(len(batch.samples))
     progress.close()
     return predictions
+
+
+def _lineage(model: Artifact, data: Artifact) -> str:
+    text = render(lineage(model.uri), times=False)
+    if data.parent in model.manifest.parents:
+        return text
+    return f"{text}\n{render(lineage(data.uri), times=False)}"
 
 
 def _exhibits(chosen: list[Prediction], samples: Samples, data: Artifact) -> list[Exhibit]:

@@ -89,8 +89,17 @@ class Prefix:
         if is_local(self.url):
             return is_local(url) and _is_under(_real_path(url), _real_path(self.url))
         allowed, wanted = urlsplit(self.url), urlsplit(url)
-        same_place = (allowed.scheme, allowed.netloc.lower()) == (wanted.scheme, wanted.netloc.lower())
-        return same_place and _is_under(posixpath.normpath(unquote(wanted.path)), posixpath.normpath(allowed.path))
+        return _place(allowed) == _place(wanted) and _is_under(_clean_path(wanted), _clean_path(allowed))
+
+
+def _place(url: SplitResult) -> tuple[str, str, str]:
+    """Scheme, user and host with its port, the default port left out."""
+    default = {"http": ":80", "https": ":443"}.get(url.scheme, ":")
+    return url.scheme, *url.netloc.lower().removesuffix(default).rpartition("@")[::2]
+
+
+def _clean_path(url: SplitResult) -> str:
+    return posixpath.normpath(unquote(url.path))
 
 
 def _real_path(url: str) -> str:
@@ -167,12 +176,13 @@ class Fetcher:
         return self._bounded(data)
 
     def _fetch_http(self, url: str, allowed: bool) -> bytes:
+        deadline = time.monotonic() + self._parameters.fetch_timeout
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._request(url, self._open_pools if allowed else self._public_pools)
             try:
                 location = response.get_redirect_location()
                 if not location:
-                    return self._body(response)
+                    return self._body(response, deadline)
             finally:
                 # What was not read to its end must not be found by the connection's next user.
                 response.close()
@@ -196,17 +206,17 @@ class Fetcher:
         except HTTPError as error:
             raise FetchError("connection_failed", str(error), retryable=True) from error
 
-    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
+    def _body(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
         if response.status != HTTPStatus.OK:
             retryable = response.status in _RETRY_STATUSES
             wait = _retry_after(response.headers.get("Retry-After", "")) if retryable else None
             raise FetchError(f"http_{response.status}", response.reason or "", retryable=retryable, retry_after=wait)
         if self._parameters.x_robots_tag == "respect" and _forbids_learning(response.headers.get("X-Robots-Tag", "")):
             raise FetchError("robots_tag", "X-Robots-Tag asks not to use the image for machine learning")
-        deadline = time.monotonic() + self._parameters.fetch_timeout
         data = bytearray()
         try:
-            for chunk in response.stream(_CHUNK, decode_content=True):
+            # read1 returns what there is: a body that trickles in cannot outlast the deadline.
+            while chunk := response.read1(_CHUNK, decode_content=True):
                 data += chunk
                 if len(data) > self._max_bytes:
                     break

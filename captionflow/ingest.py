@@ -34,7 +34,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
         read, rejected = 0, Counter[str]()
         images: set[int] = set()
         with draft.output(CAPTIONS) as kept, draft.output(REJECTS) as dropped:
-            rows = _without_duplicates(_read_all(sources, parameters.url_field, roots))
+            rows = _consistent(_read_all(sources, parameters.url_field, roots))
             for record in tqdm(rows, "ingest", unit=" captions", disable=None):
                 read += 1
                 if isinstance(record, Reject):
@@ -69,12 +69,19 @@ def _read_all(sources: list[Source], url_field: str, roots: list[str | None]) ->
         yield from source.read(url_field, root)
 
 
-def _without_duplicates(records: Iterator[ImageCaption | Reject]) -> Iterator[ImageCaption | Reject]:
+def _consistent(records: Iterator[ImageCaption | Reject]) -> Iterator[ImageCaption | Reject]:
+    """Reject a caption whose id was seen before, or whose image is another one than that id had before."""
     seen: set[int] = set()
+    url_hashes: dict[int, int] = {}
     for record in records:
         if isinstance(record, ImageCaption):
+            url_hash = hash(record.image_url)
             if record.id in seen:
                 yield Reject.of(record, STAGE, "duplicate_id", f"an earlier caption has the id {record.id}")
+                continue
+            if url_hashes.setdefault(record.image_id, url_hash) != url_hash:
+                detail = f"an earlier caption has another URL for image {record.image_id}"
+                yield Reject.of(record, STAGE, "conflicting_image", detail)
                 continue
             seen.add(record.id)
         yield record

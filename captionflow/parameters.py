@@ -18,7 +18,7 @@ _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", 
 
 
 def parameter(default: Any, description: str, **schema: Any) -> Any:
-    """Declare a parameter; `schema` holds words of JSON Schema: minimum, maximum, pattern, examples."""
+    """Declare a parameter; `schema` holds words of JSON Schema: minimum, maximum, multipleOf, pattern, examples."""
     return field(default=default, metadata={"description": description, **schema})
 
 
@@ -101,8 +101,16 @@ def _check(name: str, value: Any, schema: dict[str, Any]) -> None:
         raise InvalidInputError(f"{flag}: {value!r} is none of {', '.join(schema['enum'])}")
     elif "pattern" in schema and not re.search(schema["pattern"], value):
         raise InvalidInputError(f"{flag}: {value!r} does not look like {schema['default']!r}")
-    elif "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
+    elif "minimum" in schema:
+        _check_number(flag, value, schema)
+
+
+def _check_number(flag: str, value: float, schema: dict[str, Any]) -> None:
+    # Written so that NaN, which compares false with everything, is out of bounds too.
+    if not schema["minimum"] <= value <= schema["maximum"]:
         raise InvalidInputError(f"{flag}: {value} is not within {schema['minimum']} and {schema['maximum']}")
+    if "multipleOf" in schema and value % schema["multipleOf"]:
+        raise InvalidInputError(f"{flag}: {value} is not a multiple of {schema['multipleOf']}")
 
 
 COCO_LICENSES = (
@@ -152,7 +160,13 @@ class PreprocessParameters(Parameters):
         examples=["*", *COCO_LICENSES],
         minItems=1,
     )
-    image_size: int = parameter(224, "Height and width of the stored images, in pixels.", minimum=16, maximum=2048)
+    image_size: int = parameter(
+        224,
+        "Height and width of the stored images, in pixels; a multiple of 16, as the captioner needs.",
+        minimum=32,
+        maximum=2048,
+        multipleOf=16,
+    )
     resize: Literal["squash", "crop", "pad"] = parameter(
         "squash",
         "squash: ignore the aspect ratio; crop: fill the square and cut the rest; pad: fit inside and fill with black.",

@@ -215,12 +215,12 @@ class _Bounded(io.RawIOBase):
 def _recognise(head: bytes) -> str | None:
     """Return coco, jsonl or csv for the first bytes of a file, or None."""
     text = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    if text.startswith(b"{") and _first_object_keys(text) & _COCO_KEYS:
-        return "coco"
     lines = text.splitlines() or [b""]
     # Any line will do: the first one may be the one that is broken.
-    if any(line.startswith(b"{") and _first_object_keys(line) & set(COLUMNS) for line in lines):
+    if any(line.startswith(b"{") and {"image_id", "caption"} <= _first_object_keys(line) for line in lines):
         return "jsonl"
+    if text.startswith(b"{") and _first_object_keys(text) & _COCO_KEYS:
+        return "coco"
     header = next(csv.reader([lines[0].decode("utf-8", "replace")], skipinitialspace=True), [])
     return "csv" if set(COLUMNS) <= {name.strip() for name in header} else None
 

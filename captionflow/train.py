@@ -5,6 +5,7 @@ give identical weights.
 """
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,8 @@ from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import TrainParameters
 from captionflow.shards import KIND as PREPROCESSED
+
+_LOG = logging.getLogger(__name__)
 
 KIND = "model"
 WEIGHTS, CONFIG, VOCABULARY, HISTORY = "model.safetensors", "config.json", "vocabulary.json", "history.json"
@@ -130,6 +133,7 @@ def _fit(
         if not math.isfinite(val_loss):
             raise StepFailedError(f"the validation loss of epoch {epoch} is {val_loss}: try a lower --learning-rate")
         history.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
+        _LOG.info("epoch %d: train loss %.3f, validation loss %.3f", epoch, train_loss, val_loss)
         progress.set_postfix(train_loss=f"{train_loss:.3f}", val_loss=f"{val_loss:.3f}")
         if val_loss < best_loss:
             best_loss, best_weights, since_best = val_loss, _copy_of_weights(model), 0

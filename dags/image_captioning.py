@@ -15,13 +15,14 @@ from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 from airflow.operators.python import get_current_context
+from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
 
 import beam_jobs
 from captionflow.artifacts import artifact_uri
-from captionflow.errors import InvalidInputError
+from captionflow.errors import CaptionFlowError
 from captionflow.parameters import (
     EvaluateParameters,
     IngestParameters,
@@ -79,19 +80,24 @@ def option(name: str, schema: dict[str, Any]) -> str:
 
 
 @contextmanager
-def no_retry_on_invalid_input() -> Iterator[None]:
-    """Fail at once on input that can never work, whatever retries are left."""
+def no_retry_in_vain() -> Iterator[None]:
+    """Fail at once, whatever retries are left, on what would end the same way again."""
     try:
         yield
-    except InvalidInputError as error:
+    except CaptionFlowError as error:
         raise AirflowFailException(str(error)) from None
 
 
 def prepare_beam(context: Context) -> None:
     """Check the job's parameters before Beam starts, and add the form's Beam options."""
-    with no_retry_on_invalid_input():
+    with no_retry_in_vain():
+        from beam_jobs.preprocess import beam_options
+
+        options = dict(context["params"]["beam_options"])
         PreprocessParameters.from_mapping(context["params"])
-    context["task"].default_pipeline_options = dict(context["params"]["beam_options"])
+        beam_options([f"--runner={context['params']['runner']}", *beam_options_to_args(options)])
+    # A task that times out leaves its process behind; two jobs must not work on one artifact.
+    context["task"].default_pipeline_options = {**options, "exit-with-parent": True}
 
 
 def publish_uri(context: Context, result: Any) -> None:
@@ -137,21 +143,21 @@ def image_captioning() -> None:
     def ingest(output: str) -> str:
         from captionflow.ingest import ingest
 
-        with no_retry_on_invalid_input():
+        with no_retry_in_vain():
             return ingest(output, IngestParameters.from_mapping(get_current_context()["params"]))
 
     @task
     def train(preprocessed: str, output: str) -> str:
         from captionflow.train import train
 
-        with no_retry_on_invalid_input():
+        with no_retry_in_vain():
             return train(preprocessed, output, TrainParameters.from_mapping(get_current_context()["params"]))
 
     @task
     def evaluate(model: str, preprocessed: str, output: str) -> str:
         from captionflow.evaluate import evaluate
 
-        with no_retry_on_invalid_input():
+        with no_retry_in_vain():
             parameters = EvaluateParameters.from_mapping(get_current_context()["params"])
             return evaluate(model, preprocessed, output, parameters)
 

@@ -11,9 +11,11 @@ os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"
 
 import pytest
 
+from beam_jobs.preprocess import run
 from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters, SampleParameters
+from captionflow.parameters import IngestParameters, PreprocessParameters, SampleParameters, TrainParameters
 from captionflow.sample import sample
+from captionflow.train import train
 from tests.servers import Site, serve
 
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
@@ -44,6 +46,26 @@ def ingested(small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> st
         sources=(str(small_sample / "captions.json"),), image_root=(str(small_sample / "images"),)
     )
     return ingest(str(tmp_path_factory.mktemp("ingested") / "ingested"), parameters)
+
+
+SMALL = {"width": 32, "encoder_depth": 0, "decoder_depth": 1, "batch_size": 16}
+"""Parameters of a captioner that trains in a second."""
+
+
+@pytest.fixture(scope="session")
+def trainable(ingested: str, small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small sample, preprocessed at 64 pixels, with pictures in every split."""
+    parameters = PreprocessParameters(
+        allow_url_prefix=(str(small_sample),), image_size=64, licenses=("*",), split="0.8,0.1,0.1"
+    )
+    return run(ingested, str(tmp_path_factory.mktemp("trainable") / "preprocessed"), parameters, [])
+
+
+@pytest.fixture(scope="session")
+def model(trainable: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A captioner trained a little."""
+    output = str(tmp_path_factory.mktemp("model") / "model")
+    return train(trainable, output, TrainParameters(**SMALL, epochs=8))
 
 
 @pytest.fixture(scope="session")

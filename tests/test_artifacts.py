@@ -83,6 +83,25 @@ def test_a_folder_with_something_else_is_not_touched(tmp_path: Path, kind: str) 
     assert names(target) == before
 
 
+@pytest.mark.parametrize(
+    "left", [{"manifest.partial.json.0a1b.tmp": b""}, {"manifest.partial.json": b'{"kind": "thing"}', "old.bin": b"x"}]
+)
+def test_a_start_that_was_killed_does_not_lock_the_folder(tmp_path: Path, left: dict[str, bytes]) -> None:
+    target = tmp_path / "thing"
+    target.mkdir()
+    for name, data in left.items():
+        (target / name).write_bytes(data)
+    make(str(target))
+    assert names(target) == ["data/file.bin", "manifest.json"]
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", "null"])
+def test_a_manifest_of_another_program_protects_its_folder(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(InvalidInputError, match="choose an empty folder"):
+        begin(str(tmp_path), "thing", {}, [])
+
+
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InvalidInputError, match="file/thing"):

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from captionflow.evaluate import Prediction, score
+from beam_jobs.preprocess import run
+from captionflow.artifacts import open_artifact
+from captionflow.errors import InvalidInputError
+from captionflow.evaluate import Prediction, evaluate, score
+from captionflow.parameters import EvaluateParameters, PreprocessParameters
 from captionflow.records import Caption, Sample
 from captionflow.report import Exhibit, write_report
 
@@ -71,3 +75,30 @@ def test_a_caption_cannot_write_html(tmp_path: Path) -> None:
 
 def test_the_same_evaluation_gives_the_same_report(tmp_path: Path) -> None:
     assert report(tmp_path, "a dog") == report(tmp_path, "a dog")
+
+
+def test_an_evaluation_counts_every_test_picture_and_shows_some(model: str, trainable: str, tmp_path: Path) -> None:
+    uri = evaluate(model, trainable, str(tmp_path / "evaluation"), EvaluateParameters(gallery_size=1))
+    artifact = open_artifact(uri, "evaluation")
+    test_images = open_artifact(trainable).manifest.counts["splits"]["test"]
+    assert len(artifact.read("predictions.jsonl").splitlines()) == test_images > 2
+    assert json.loads(artifact.read("metrics.json")) == artifact.manifest.metrics
+    html = artifact.read("report.html").decode()
+    assert html.count('<div class="card">') == 2
+    assert trainable in html
+
+
+def test_data_may_be_stored_in_another_form_but_not_size(
+    model: str, ingested: str, small_sample: Path, tmp_path: Path
+) -> None:
+    def data(**changes: object) -> str:
+        parameters = PreprocessParameters(
+            **{"allow_url_prefix": (str(small_sample),), "image_size": 64, "split": "0,0,1", **changes}
+        )
+        return run(ingested, str(tmp_path / "data"), parameters, [])
+
+    other = data(image_format="tensor")
+    html = open_artifact(evaluate(model, other, str(tmp_path / "out"), EvaluateParameters())).read("report.html")
+    assert other in html.decode()
+    with pytest.raises(InvalidInputError, match="preprocess with --image-size 64"):
+        evaluate(model, data(image_size=32), str(tmp_path / "out"), EvaluateParameters())

@@ -159,7 +159,7 @@ def test_several_sources_share_an_image_root_or_have_one_each(tmp_path: Path) ->
 
 
 def test_sources_of_different_formats_go_together_in_their_order(tmp_path: Path) -> None:
-    table = (HEADER + "7,2,a dog,u,n,l\n").encode()
+    table = (HEADER + "8,2,a dog,u,n,l\n").encode()
     captions, _ = run(tmp_path, jsonl(row(1)), table, gzip.compress(coco()))
     assert [caption.id for caption in captions] == [1, 2, 10, 20]
 
@@ -268,3 +268,10 @@ def test_every_row_of_any_mixture_is_kept_or_rejected(
     assert len(captions) + len(rejects) == sum(
         bool(line.removeprefix(b"\xef\xbb\xbf").strip()) for line in data.split(b"\n")
     )
+
+
+def test_json_lines_may_have_keys_that_coco_has_too(tmp_path: Path) -> None:
+    source = tmp_path / "captions.jsonl"
+    source.write_bytes(b"".join(b'{"type": "caption", "info": {}, ' + jsonl(row(i))[1:] for i in (1, 2)))
+    uri = ingest(str(tmp_path / "out"), IngestParameters(sources=(str(source),)))
+    assert open_artifact(uri).manifest.counts["captions"] == {"in": 2, "out": 2, "rejected": 0}

@@ -74,6 +74,7 @@ def lines(bad: bytes) -> bytes:
         (table(b"7,2,b,u,n,l,more\n"), "ill_typed_field", "line 3"),
         (table(b"7,2,\xff\xfe,u,n,l\n"), "ill_typed_field", "caption"),
         (lines(jsonl(row(1))), "duplicate_id", "1"),
+        (lines(jsonl(row(2, image_url="http://other"))), "conflicting_image", "another URL"),
         (lines(jsonl(row(2, caption=None))), "missing_field", "caption"),
         (lines(jsonl(row(2, caption=2))), "ill_typed_field", "caption"),
         (lines(jsonl(row(2, caption="\ud800"))), "ill_typed_field", "caption"),

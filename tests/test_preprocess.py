@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import fastavro
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +28,7 @@ from captionflow.parameters import COCO_LICENSES, IngestParameters, PreprocessPa
 from captionflow.preprocess import clean, filter_license, license_key, parse
 from captionflow.records import ImageCaption, Reject, Sample, to_json_line
 from captionflow.shards import SPLITS, Layout, ShardInfo, read_shard
-from tests.processes import kill_when
+from tests.processes import kill_when, wait_until
 from tests.servers import Site, send
 
 CAPTION = ImageCaption(1, 1, "A dog.", "http://x/1.jpg", "1.jpg", "Attribution License")
@@ -136,6 +139,36 @@ def test_every_stored_form_can_be_read(
     assert to_tensor(sample.image, image_format, sample.height, sample.width).shape == (3, 32, 32)
 
 
+def test_an_artifact_may_have_a_name_that_looks_like_a_pattern(
+    ingested: str, small_sample: Path, preprocessed: str, tmp_path: Path
+) -> None:
+    source = str(tmp_path / "run[1]*?" / "ingested")
+    shutil.copytree(ingested, source)
+    assert content(run(source, f"{source}/../out", parameters(small_sample), [])) == content(preprocessed)
+
+
+@pytest.mark.slow
+def test_a_job_ends_with_the_process_that_started_it(site: Site, small_sample: Path, tmp_path: Path) -> None:
+    """As after a task's timeout: the operator gives up, its process ends, the job must not go on alone."""
+    hold = threading.Event()
+    site.pages = {f"/{i}.jpg": lambda handler: hold.wait(60) for i in range(9)}
+    records = [replace(CAPTION, image_id=i, id=i, image_url=f"{site.url}/{i}.jpg") for i in range(9)]
+    job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={ingest_records(records, tmp_path)}"]
+    job += [f"--output={tmp_path}/out", f"--allow-url-prefix={site.url}", "--exit-with-parent", *TWO_WORKERS]
+    code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", code, *job], stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    wait_until(lambda: bool(site.hits))
+    family = [child, *child.children(recursive=True)]
+    assert len(family) >= 3
+    parent.kill()
+    parent.wait()
+    hold.set()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert alive == []
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_an_image_is_fetched_once_however_many_captions_it_has(
     site: Site, ingested: str, small_sample: Path, tmp_path: Path
 ) -> None:
@@ -160,7 +193,7 @@ def test_each_fault_is_a_counted_reject(site: Site, small_sample: Path, tmp_path
     urls += [f"{site.url}/cut.jpg", "/etc/passwd", "nonsense"]
     records = [replace(CAPTION, image_id=i, id=i, image_url=url) for i, url in enumerate(urls)]
     records += [
-        replace(CAPTION, image_id=0, id=100, caption="!!!"),
+        replace(CAPTION, image_id=0, id=100, caption="!!!", image_url=urls[0]),
         replace(CAPTION, image_id=200, id=200, image_license="Attribution-NonCommercial License"),
     ]
     settings = parameters(small_sample, allow_url_prefix=(site.url,))
@@ -190,7 +223,11 @@ def test_when_nothing_is_left_the_step_fails_in_one_line(
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--image-sise=3", "--image-sise: neither"), ("--direct_num_workers=many", "invalid int value: 'many'")],
+    [
+        ("--image-sise=3", "--image-sise: neither"),
+        ("--direct_num_workers=many", "invalid int value: 'many'"),
+        ("attribution", "attribution: belongs to no option"),
+    ],
 )
 def test_a_wrong_beam_option_is_one_line(ingested: str, tmp_path: Path, option: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message) as caught:

@@ -17,22 +17,7 @@ from captionflow.dataset import Collate, Samples, loader
 from captionflow.errors import InvalidInputError
 from captionflow.parameters import PreprocessParameters, TrainParameters
 from captionflow.train import train
-
-SMALL = {"width": 32, "encoder_depth": 0, "decoder_depth": 1, "batch_size": 16}
-
-
-@pytest.fixture(scope="module")
-def preprocessed(ingested: str, small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    parameters = PreprocessParameters(
-        allow_url_prefix=(str(small_sample),), image_size=64, licenses=("*",), split="0.8,0.1,0.1"
-    )
-    return run(ingested, str(tmp_path_factory.mktemp("train") / "preprocessed"), parameters, [])
-
-
-@pytest.fixture(scope="module")
-def model(preprocessed: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    output = str(tmp_path_factory.mktemp("model") / "model")
-    return train(preprocessed, output, TrainParameters(**SMALL, epochs=8, learning_rate=3e-3))
+from tests.conftest import SMALL
 
 
 def test_training_improves_and_keeps_the_best_epoch(model: str) -> None:
@@ -44,12 +29,12 @@ def test_training_improves_and_keeps_the_best_epoch(model: str) -> None:
     assert artifact.manifest.counts["best_epoch"] == losses.index(min(losses)) + 1
 
 
-def test_two_cpu_runs_give_identical_artifacts(preprocessed: str, tmp_path: Path) -> None:
+def test_two_cpu_runs_give_identical_artifacts(trainable: str, tmp_path: Path) -> None:
     parameters = TrainParameters(**SMALL, epochs=2, device="cpu")
-    first, second = (open_artifact(train(preprocessed, str(tmp_path / name), parameters)) for name in "ab")
+    first, second = (open_artifact(train(trainable, str(tmp_path / name), parameters)) for name in "ab")
     assert first.manifest.sha256 == second.manifest.sha256
     other = TrainParameters(**SMALL, epochs=2, device="cpu", seed=1)
-    third = open_artifact(train(preprocessed, str(tmp_path / "c"), other))
+    third = open_artifact(train(trainable, str(tmp_path / "c"), other))
     assert third.read("model.safetensors") != first.read("model.safetensors")
 
 
@@ -78,9 +63,9 @@ def test_weights_hold_tensors_and_nothing_else(model: str) -> None:
     assert all(torch.equal(weights[name], trained[name].cpu()) for name in weights)
 
 
-def test_training_stops_when_validation_no_longer_improves(preprocessed: str, tmp_path: Path) -> None:
+def test_training_stops_when_validation_no_longer_improves(trainable: str, tmp_path: Path) -> None:
     parameters = TrainParameters(**SMALL, epochs=50, patience=1, learning_rate=0.3, warmup_share=0.0)
-    counts = open_artifact(train(preprocessed, str(tmp_path / "model"), parameters)).manifest.counts
+    counts = open_artifact(train(trainable, str(tmp_path / "model"), parameters)).manifest.counts
     assert counts["best_epoch"] + 1 == counts["epochs"] < 50
 
 
@@ -89,10 +74,10 @@ def test_training_stops_when_validation_no_longer_improves(preprocessed: str, tm
     [({"heads": 5}, "heads"), ({"width": 42}, "width"), ({"device": "mps"}, "--device: this machine has no mps")],
 )
 def test_a_parameter_that_does_not_fit_is_named(
-    preprocessed: str, tmp_path: Path, changes: dict[str, object], message: str
+    trainable: str, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        train(preprocessed, str(tmp_path / "model"), TrainParameters(**{**SMALL, **changes}))
+        train(trainable, str(tmp_path / "model"), TrainParameters(**{**SMALL, **changes}))
 
 
 def test_an_empty_split_is_named(ingested: str, small_sample: Path, tmp_path: Path) -> None:
@@ -102,21 +87,21 @@ def test_an_empty_split_is_named(ingested: str, small_sample: Path, tmp_path: Pa
         train(data, str(tmp_path / "model"), TrainParameters(**SMALL))
 
 
-def test_training_needs_only_the_stated_packages(preprocessed: str, tmp_path: Path) -> None:
+def test_training_needs_only_the_stated_packages(trainable: str, tmp_path: Path) -> None:
     blocked = ["aiohttp", "airflow", "apache_beam", "gcsfs", "ijson", "jinja2", "matplotlib", "pandas", "pydantic"]
     blocked += ["pycocoevalcap", "requests", "rich", "s3fs", "scipy", "tensorflow", "typer", "urllib3"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
         "from captionflow.parameters import TrainParameters\n"
         "from captionflow.train import train\n"
-        f"train({preprocessed!r}, {str(tmp_path / 'model')!r}, TrainParameters(**{ {**SMALL, 'epochs': 1}!r}))"
+        f"train({trainable!r}, {str(tmp_path / 'model')!r}, TrainParameters(**{ {**SMALL, 'epochs': 1}!r}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     open_artifact(str(tmp_path / "model"), "model").verify()
 
 
-def test_every_image_comes_once_an_epoch_in_a_new_order(preprocessed: str) -> None:
-    samples = Samples(open_artifact(preprocessed), "train", seed=1)
+def test_every_image_comes_once_an_epoch_in_a_new_order(trainable: str) -> None:
+    samples = Samples(open_artifact(trainable), "train", seed=1)
     orders = []
     for samples.epoch in (1, 2, 1):
         orders.append([sample.image_id for sample in samples])
@@ -125,16 +110,16 @@ def test_every_image_comes_once_an_epoch_in_a_new_order(preprocessed: str) -> No
     assert len(set(orders[0])) == len(orders[0]) == samples.count
 
 
-def test_loader_workers_share_the_images(preprocessed: str) -> None:
-    artifact = open_artifact(preprocessed)
+def test_loader_workers_share_the_images(trainable: str) -> None:
+    artifact = open_artifact(trainable)
     vocabulary = Vocabulary.build(["a"], 1)
     batches = loader(Samples(artifact, "train"), Collate(vocabulary, "jpeg", 10), 8, workers=2)
     ids = [sample.image_id for batch in batches for sample in batch.samples]
     assert len(ids) == len(set(ids)) == artifact.manifest.counts["splits"]["train"]
 
 
-def test_pictures_with_fewer_captions_are_filled_up(preprocessed: str) -> None:
-    first, second = list(Samples(open_artifact(preprocessed), "train"))[:2]
+def test_pictures_with_fewer_captions_are_filled_up(trainable: str) -> None:
+    first, second = list(Samples(open_artifact(trainable), "train"))[:2]
     short = type(first)(**{**{f: getattr(first, f) for f in first.__slots__}, "captions": first.captions[:1]})
     batch = Collate(Vocabulary.build([c.text for c in first.captions], 1), "jpeg", 40)([short, second])
     assert batch.images.shape == (2, 3, 64, 64)
