@@ -1,6 +1,5 @@
 """s3:// and gs:// against local servers that speak the stores' own protocols."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,18 +13,22 @@ from moto.server import ThreadedMotoServer
 # Each store is used from a process of its own, as a user would, with the environment its client reads.
 CODE = """
 import sys, fsspec
+from beam_jobs.preprocess import run
 from captionflow.artifacts import open_artifact
 from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
-bucket, source = sys.argv[1:]
+from captionflow.parameters import IngestParameters, PreprocessParameters
+bucket, sample = sys.argv[1:]
 fs, path = fsspec.core.url_to_fs(bucket)
 fs.mkdir(path)
-fs.put_file(source, f"{path}/captions.json")
+fs.put(sample, f"{path}/sample", recursive=True)
+source = IngestParameters(sources=(f"{bucket}/sample/captions.json",), image_root=(f"{bucket}/sample/images",))
+images = PreprocessParameters(allow_url_prefix=(f"{bucket}/sample",), image_size=32, licenses=("*",))
 for attempt in range(2):
-    uri = ingest(f"{bucket}/run/ingested", IngestParameters(sources=(f"{bucket}/captions.json",)))
-artifact = open_artifact(uri, "ingested")
-artifact.verify()
-print(artifact.manifest.counts["captions"]["out"], *sorted(fs.find(path)))
+    ingested = ingest(f"{bucket}/run/ingested", source)
+preprocessed = run(ingested, f"{bucket}/run/preprocessed", images, [])
+for uri in ingested, preprocessed:
+    open_artifact(uri).verify()
+print(open_artifact(preprocessed).manifest.counts["images"]["out"], *sorted(fs.find(f"{path}/run")))
 """
 
 
@@ -48,17 +51,22 @@ def gs() -> Iterator[dict[str, str]]:
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["s3", "gs"])
-def test_sources_and_artifacts_may_live_in_a_bucket(
+def test_sources_images_and_artifacts_may_live_in_a_bucket(
     store: str, request: pytest.FixtureRequest, small_sample: Path
 ) -> None:
     environment = {**os.environ, **request.getfixturevalue(store)}
-    source = small_sample / "captions.json"
     done = subprocess.run(
-        [sys.executable, "-c", CODE, f"{store}://bucket", str(source)],
-        env=environment, capture_output=True, text=True, check=False, timeout=100,
+        [sys.executable, "-c", CODE, f"{store}://bucket", str(small_sample)],
+        env=environment, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    captions = len(json.loads(source.read_text())["annotations"])
-    names = ("captions.json", "run/ingested/captions.jsonl", "run/ingested/manifest.json", "run/ingested/rejects.jsonl")
-    assert done.stdout.split() == [str(captions), *(f"bucket/{name}" for name in names)]
+    shards = [f"{split}/00000-of-00001" for split in ("test", "train", "val")]
+    assert done.stdout.split() == [
+        "60",
+        *(f"bucket/run/ingested/{name}" for name in ("captions.jsonl", "manifest.json", "rejects.jsonl")),
+        "bucket/run/preprocessed/manifest.json",
+        *(f"bucket/run/preprocessed/rejects/{shard}.jsonl" for shard in shards),
+        *(f"bucket/run/preprocessed/{shard}.avro" for shard in shards),
+    ]
