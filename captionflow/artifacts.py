@@ -262,21 +262,18 @@ def _prepare(draft: Draft, resume: bool) -> None:
     fs, root = file_system(draft.uri)
     previous = draft.read(_DRAFT) or draft.read(MANIFEST)
     names = {path.rpartition("/")[2] for path in fs.ls(root, detail=False)} if fs.isdir(root) else set()
-    foreign = {name for name in names if not name.startswith(f"{_DRAFT}.")}  # a draft that was never finished
+    # A start that was killed may leave the mark's scratch file and nothing else.
+    foreign = {name for name in names if not name.startswith(f"{_DRAFT}.")}
     if (foreign and _kind(previous) != draft.kind) or (fs.exists(root) and not fs.isdir(root)):
         raise InvalidInputError(f"{draft.uri}: holds something that is not {draft.kind} data; choose an empty folder")
-    if not (resume and draft.read(_DRAFT) == identity):
-        # First the mark that this is ours and unfinished: killed at any point below, the next attempt knows it.
-        draft.put(_DRAFT, _unidentified(draft))
+    if resume and draft.read(_DRAFT) == identity:
         draft.remove(MANIFEST)
-        _sweep(draft.uri, keep={_DRAFT})
-        draft.put(_DRAFT, identity)
-    else:
-        draft.remove(MANIFEST)
-
-
-def _unidentified(draft: Draft) -> bytes:
-    return json.dumps({"kind": draft.kind}).encode()
+        return
+    # First the mark that this is ours and unfinished: killed at any point below, the next attempt knows it.
+    draft.put(_DRAFT, json.dumps({"kind": draft.kind}).encode())
+    draft.remove(MANIFEST)
+    _sweep(draft.uri, keep={_DRAFT})
+    draft.put(_DRAFT, identity)
 
 
 def _kind(manifest: bytes | None) -> Any:
