@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from captionflow.artifacts import begin, open_artifact
+from captionflow.artifacts import INGESTED, PREPROCESSED, begin, open_artifact
 from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
 from captionflow.options import expand
 from captionflow.parameters import PreprocessParameters
@@ -49,14 +49,14 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
 
     from beam_jobs import transforms
     from captionflow.ingest import CAPTIONS
-    from captionflow.shards import KIND, Layout
+    from captionflow.shards import Layout
 
     options = beam_options(beam_arguments)
-    source = open_artifact(ingested, "ingested")
+    source = open_artifact(ingested, INGESTED)
     captions = source.manifest.counts["captions"]["out"]
     layout = Layout.plan(source.manifest.counts["images"], parameters)
     _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
-    draft = begin(output, KIND, parameters.to_json(), [source.parent], resume=True)
+    draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
 
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         (
@@ -68,7 +68,7 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
             | transforms.WriteShards(draft, parameters)
             | transforms.CommitManifest(draft, captions)
         )
-    return open_artifact(draft.uri, KIND).uri
+    return open_artifact(draft.uri, PREPROCESSED).uri
 
 
 @contextmanager

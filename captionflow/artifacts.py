@@ -25,6 +25,9 @@ import fsspec
 
 from captionflow.errors import InvalidInputError
 
+# The kinds of artifact, in the order of the steps that make them.
+SAMPLE, INGESTED, PREPROCESSED, MODEL, EVALUATION = "sample", "ingested", "preprocessed", "model", "evaluation"
+
 MANIFEST = "manifest.json"
 _DRAFT = "manifest.partial.json"
 _CHUNK = 1 << 20

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import load
 
-from captionflow.artifacts import file_system, open_artifact
+from captionflow.artifacts import MODEL, file_system, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import to_tensor
 from captionflow.errors import InvalidInputError
 from captionflow.images import ImageError, process
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import PreprocessParameters
-from captionflow.train import CONFIG, KIND, VOCABULARY, WEIGHTS, choose_device
+from captionflow.train import CONFIG, VOCABULARY, WEIGHTS, choose_device
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def load_model(uri: str) -> TrainedModel:
     Raises:
         InvalidInputError: it is no model artifact.
     """
-    artifact = open_artifact(uri, KIND)
+    artifact = open_artifact(uri, MODEL)
     config = json.loads(artifact.read(CONFIG))
     device = choose_device("auto")
     captioner = Captioner(ModelConfig(**config["model"]))

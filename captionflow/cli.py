@@ -8,7 +8,13 @@ import typer
 
 from captionflow.errors import CaptionFlowError
 from captionflow.options import expand
-from captionflow.parameters import EvaluateParameters, IngestParameters, SampleParameters, TrainParameters
+from captionflow.parameters import (
+    CaptionParameters,
+    EvaluateParameters,
+    IngestParameters,
+    SampleParameters,
+    TrainParameters,
+)
 
 app = typer.Typer(
     help="From a captioned-image collection to a trained, evaluated captioning model. "
@@ -76,15 +82,16 @@ def evaluate(
 
 
 @app.command()
+@expand(CaptionParameters)
 def caption(
     images: Annotated[list[str], typer.Argument(help="Image files: paths or URIs.", metavar="IMAGE...")],
     model: Annotated[str, typer.Option(help="URI of the model artifact.")],
-    beam_size: Annotated[int, typer.Option(min=1, max=32, help="Beams of the search; 1 is greedy.")] = 1,
+    parameters: CaptionParameters,
 ) -> None:
     """Print a caption for each picture."""
     from captionflow.caption import caption
 
-    for image, text in caption(images, model, beam_size):
+    for image, text in caption(images, model, parameters.beam_size):
         print(f"{image}\t{text}")
 
 

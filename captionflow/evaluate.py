@@ -1,14 +1,14 @@
 """Evaluate: model × preprocessed artifact → the evaluation artifact (metrics, predictions, report)."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from tqdm import tqdm
 
-from captionflow.artifacts import Artifact, begin, open_artifact
+from captionflow.artifacts import EVALUATION, MODEL, PREPROCESSED, Artifact, begin, open_artifact
 from captionflow.caption import TrainedModel, load_model
 from captionflow.dataset import Collate, Samples, loader
 from captionflow.errors import InvalidInputError
@@ -16,11 +16,8 @@ from captionflow.lineage import lineage, render
 from captionflow.parameters import EvaluateParameters
 from captionflow.records import Sample
 from captionflow.report import Exhibit, write_report
-from captionflow.shards import KIND as PREPROCESSED
 from captionflow.train import HISTORY
-from captionflow.train import KIND as MODEL
 
-KIND = "evaluation"
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.jsonl", "report.html"
 _SPLIT = "test"
 
@@ -46,7 +43,7 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
     """
     trained, data = open_artifact(model, MODEL), open_artifact(preprocessed, PREPROCESSED)
     samples = Samples(data, _SPLIT)
-    draft = begin(output, KIND, parameters.to_json(), [trained.parent, data.parent])
+    draft = begin(output, EVALUATION, parameters.to_json(), [trained.parent, data.parent])
 
     metrics, predictions = score(_predict(load_model(model), data, samples, parameters))
     ranked = sorted(predictions, key=lambda p: (-p.cider, -p.bleu_4, p.image_id))
@@ -84,7 +81,7 @@ def score(predictions: list[Prediction]) -> tuple[dict[str, float], list[Predict
     metrics = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, start=1)}
     metrics |= {"rouge_l": float(rouge), "cider": float(cider), "exact_match": exact}
     scored = [
-        Prediction(p.image_id, p.image_url, p.prediction, p.references, float(own_bleu), float(own_cider))
+        replace(p, bleu_4=float(own_bleu), cider=float(own_cider))
         for p, own_bleu, own_cider in zip(predictions, bleu_each[3], cider_each, strict=True)
     ]
     return metrics, scored

@@ -3,17 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import repeat
 
 from tqdm import tqdm
 
-from captionflow.artifacts import begin, resolve
+from captionflow.artifacts import INGESTED, begin, resolve
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.parameters import IngestParameters
 from captionflow.records import ImageCaption, Reject, to_json_line
 from captionflow.sources import STAGE, Source, open_source
 
-KIND = "ingested"
 CAPTIONS, REJECTS = "captions.jsonl", "rejects.jsonl"
 
 
@@ -30,7 +28,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     roots = _image_roots(parameters)
     with ExitStack() as stack:
         sources = [stack.enter_context(open_source(uri, parameters.member)) for uri in parameters.sources]
-        draft = begin(output, KIND, parameters.to_json(), [source.parent for source in sources])
+        draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
         read, rejected = 0, Counter[str]()
         images: set[int] = set()
         with draft.output(CAPTIONS) as kept, draft.output(REJECTS) as dropped:
@@ -60,8 +58,8 @@ def _image_roots(parameters: IngestParameters) -> list[str | None]:
         raise InvalidInputError(
             f"--image-root: {len(roots)} given for {len(sources)} sources; give one, or one for each"
         )
-    resolved = [resolve(root) for root in roots]
-    return list(resolved) if len(roots) == len(sources) else list(repeat(resolved[0] if roots else None, len(sources)))
+    resolved: list[str | None] = [*map(resolve, roots)] or [None]
+    return resolved if len(resolved) == len(sources) else resolved * len(sources)
 
 
 def _read_all(sources: list[Source], url_field: str, roots: list[str | None]) -> Iterator[ImageCaption | Reject]:

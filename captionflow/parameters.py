@@ -264,10 +264,16 @@ class TrainParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateParameters(Parameters):
-    """How captions are generated and how many of them the report shows."""
+class CaptionParameters(Parameters):
+    """How captions are generated."""
 
     beam_size: int = parameter(1, "Beams of the caption search; 1 is greedy.", minimum=1, maximum=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParameters(CaptionParameters):
+    """How captions are generated and how many of them the report shows."""
+
     evaluate_batch_size: int = parameter(32, "Images captioned at a time.", minimum=1, maximum=4096)
     gallery_size: int = parameter(
         12, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500

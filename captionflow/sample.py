@@ -9,10 +9,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from captionflow import scenes
-from captionflow.artifacts import FileInfo, begin
+from captionflow.artifacts import SAMPLE, FileInfo, begin
 from captionflow.parameters import COCO_LICENSES, SampleParameters
 
-KIND = "sample"
 ANNOTATIONS, IMAGES = "captions.json", "images"
 _JPEG_QUALITY = 92
 # Nineteen pictures in twenty are free to use, so that the licence filter has something to drop.
@@ -28,7 +27,7 @@ def sample(output: str, parameters: SampleParameters) -> str:
     Raises:
         InvalidInputError: `output` holds something else.
     """
-    draft = begin(output, KIND, parameters.to_json(), [])
+    draft = begin(output, SAMPLE, parameters.to_json(), [])
     rng = random.Random(parameters.seed)
     files: list[FileInfo] = []
     images: list[dict[str, Any]] = []

@@ -16,7 +16,6 @@ from captionflow.artifacts import FileInfo
 from captionflow.parameters import PreprocessParameters
 from captionflow.records import Sample
 
-KIND = "preprocessed"
 SPLITS = ("train", "val", "test")
 REJECTS = "rejects"
 _MEGABYTE = 1_000_000

@@ -1,39 +1,30 @@
 """What a run of the main job left behind, in a few lines."""
 
-from captionflow.artifacts import Manifest, open_artifact, resolve
+from captionflow.artifacts import EVALUATION, INGESTED, MODEL, PREPROCESSED, Manifest, open_artifact, resolve
 from captionflow.errors import InvalidInputError
-
-# The kinds in the order of the steps; named here so that a summary needs no step's imports.
-_KINDS = ("ingested", "preprocessed", "model", "evaluation")
-_REPORT = "report.html"
 
 
 def summary(run: str) -> str:
     """Return the state of the run whose artifacts are in the folder `run`, their URIs, scores and report."""
     lines: list[str] = []
-    manifest: Manifest | None = None
-    for kind in _KINDS:
+    for kind in (INGESTED, PREPROCESSED, MODEL, EVALUATION):
         uri = f"{resolve(run)}/{kind}"
         try:
             manifest = open_artifact(uri, kind).manifest
         except InvalidInputError:
-            lines.insert(0, f"state         failed: there is no {kind} artifact")
-            return "\n".join(lines)
+            return "\n".join([f"state         failed: there is no {kind} artifact", *lines])
         lines.append(f"{kind:<13} {uri}  ({_gist(manifest)})")
-    scores = manifest.metrics if manifest else {}
-    lines.insert(0, "state         success")
-    lines += [f"{name:<13} {value:.3f}" for name, value in scores.items()]
-    lines.append(f"report        {uri}/{_REPORT}")
-    return "\n".join(lines)
+        if kind == EVALUATION:
+            lines += [f"{name:<13} {value:.3f}" for name, value in manifest.metrics.items()]
+            lines += [f"report        {uri}/{file.path}" for file in manifest.files if file.path.endswith(".html")]
+    return "\n".join(["state         success", *lines])
 
 
 def _gist(manifest: Manifest) -> str:
     counts = manifest.counts
-    match manifest.kind:
-        case "ingested" | "preprocessed":
-            captions = counts["captions"]
-            return f"{captions['out']} captions of {captions['in']}, {captions['rejected']} rejected"
-        case "model":
-            return f"{counts['epochs']} epochs, best {counts['best_epoch']}, {counts['weights']:,} weights"
-        case _:
-            return f"{counts['images']} test images"
+    if "captions" in counts:
+        captions = counts["captions"]
+        return f"{captions['out']} captions of {captions['in']}, {captions['rejected']} rejected"
+    if manifest.kind == MODEL:
+        return f"{counts['epochs']} epochs, best {counts['best_epoch']}, {counts['weights']:,} weights"
+    return f"{counts['images']} test images"

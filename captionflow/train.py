@@ -18,17 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captionflow.artifacts import Artifact, begin, open_artifact
+from captionflow.artifacts import MODEL, PREPROCESSED, Artifact, begin, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import Batch, Collate, Samples, loader
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import TrainParameters
-from captionflow.shards import KIND as PREPROCESSED
 
 _LOG = logging.getLogger(__name__)
 
-KIND = "model"
 WEIGHTS, CONFIG, VOCABULARY, HISTORY = "model.safetensors", "config.json", "vocabulary.json", "history.json"
 
 
@@ -47,7 +45,7 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
         (caption.text for sample in Samples(source, "train") for caption in sample.captions), parameters.min_count
     )
     config = _model_config(parameters, len(vocabulary), source)
-    draft = begin(output, KIND, parameters.to_json(), [source.parent])
+    draft = begin(output, MODEL, parameters.to_json(), [source.parent])
 
     torch.manual_seed(parameters.seed)
     model = Captioner(config).to(device)

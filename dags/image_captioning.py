@@ -21,7 +21,7 @@ from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
 
 import beam_jobs
-from captionflow.artifacts import artifact_uri
+from captionflow.artifacts import EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
 from captionflow.errors import CaptionFlowError
 from captionflow.parameters import (
     EvaluateParameters,
@@ -169,16 +169,16 @@ def image_captioning() -> None:
         post_execute=publish_uri,
         runner="{{ params.runner }}",
         pipeline_options={
-            "ingested": ingest(output("ingested")),
-            "output": output("preprocessed"),
+            "ingested": ingest(output(INGESTED)),
+            "output": output(PREPROCESSED),
             **{
                 name.replace("_", "-"): option(name, schema)
                 for name, schema in PreprocessParameters.json_schema().items()
             },
         },
     )
-    model = train(preprocess.output, output("model"))
-    evaluate(model, preprocess.output, output("evaluation"))
+    model = train(preprocess.output, output(MODEL))
+    evaluate(model, preprocess.output, output(EVALUATION))
 
 
 image_captioning()

@@ -15,6 +15,7 @@ import pytest
 
 from captionflow.artifacts import open_artifact
 from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
+from captionflow.summary import summary
 from tests.processes import kill_when
 from tests.servers import Site
 
@@ -161,6 +162,10 @@ def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow,
     }
     for kind in KINDS:
         open_artifact(str(airflow.folder(kind)), kind).verify()
+    told = summary(str(airflow.folder("model").parent)).splitlines()
+    assert told[0].split() == ["state", "success"]
+    assert [line.split()[1] for line in told[1:5]] == [str(airflow.folder(kind)) for kind in KINDS]
+    assert told[-1].split() == ["report", str(airflow.folder("evaluation") / "report.html")]
 
 
 @pytest.mark.slow
@@ -179,6 +184,8 @@ def test_a_killed_task_runs_again_to_the_same_artifacts(airflow: Airflow, small_
     }
     kill_when(airflow.command(*command), begun[killed], airflow.env)
     assert not (airflow.folder("evaluation")).exists()
+    missing = {"preprocess": "preprocessed", "train": "model"}[killed]
+    assert f"failed: there is no {missing} artifact" in summary(str(airflow.folder("model").parent))
     assert airflow.run(*command).returncode == 0
     assert artifacts(airflow) == undisturbed
     assert sorted(path.name for path in airflow.folder("model").parent.iterdir()) == sorted(KINDS)

@@ -26,6 +26,15 @@ def redirect_to(location: str):
     return lambda handler: send(handler, b"", 302, Location=location)
 
 
+def break_off(handler: BaseHTTPRequestHandler) -> None:
+    """Promise a thousand bytes, send nine, hang up."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"only this")
+    handler.close_connection = True
+
+
 def test_an_image_is_fetched_once(site: Site) -> None:
     site.pages["/a.jpg"] = b"bytes"
     assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"bytes"
@@ -103,14 +112,7 @@ def test_a_body_that_trickles_times_out(site: Site) -> None:
 
 
 def test_a_body_cut_short_is_noticed(site: Site) -> None:
-    def cut(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        handler.wfile.write(b"only this")
-        handler.close_connection = True
-
-    site.pages["/cut"] = cut
+    site.pages["/cut"] = break_off
     error = failure(fetcher(site.url), f"{site.url}/cut")
     assert (error.reason, error.retryable) == ("body_broke_off", True)
 
@@ -183,12 +185,8 @@ def test_a_body_that_broke_off_is_fetched_again(site: Site) -> None:
     def cut_once(handler: BaseHTTPRequestHandler) -> None:
         if site.hits["/a.jpg"] > 1:
             send(handler, b"image")
-            return
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        handler.wfile.write(b"only this")
-        handler.close_connection = True
+        else:
+            break_off(handler)
 
     site.pages["/a.jpg"] = cut_once
     assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"image"

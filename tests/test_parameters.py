@@ -17,7 +17,7 @@ from captionflow.parameters import (
     TrainParameters,
 )
 
-CLASSES = Parameters.__subclasses__()
+CLASSES = [cls for step in Parameters.__subclasses__() for cls in (step, *step.__subclasses__())]
 EVERY = [pytest.param(cls, name, id=f"{cls.__name__}.{name}") for cls in CLASSES for name in cls.json_schema()]
 BOUNDED = [
     pytest.param(cls, name, schema, id=f"{cls.__name__}.{name}")
