@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from captionflow.artifacts import INGESTED, PREPROCESSED, begin, open_artifact
+from captionflow.artifacts import INGESTED, PREPROCESSED, begin, open_artifact, resolve
 from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
 from captionflow.options import expand
 from captionflow.parameters import PreprocessParameters
@@ -31,14 +31,20 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("beam_jobs.preprocess")  # also when this file is run as __main__
 
+# The runner that --runner DirectRunner stands for.
+DIRECT = "FnApiRunner"
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def run(ingested: str, output: str, parameters: PreprocessParameters, beam_arguments: list[str]) -> str:
+def run(
+    ingested: str, output: str, parameters: PreprocessParameters, beam_arguments: list[str], reuse: str | None = None
+) -> str:
     """Build the pipeline, run it to its end, and return the artifact's URI.
 
     Args:
         beam_arguments: Beam's own options, as on a command line.
+        reuse: URI of an earlier preprocessed artifact whose pictures and lasting rejects are not fetched again.
 
     Raises:
         InvalidInputError: an input is not usable, or Beam does not know an option.
@@ -49,26 +55,51 @@ def run(ingested: str, output: str, parameters: PreprocessParameters, beam_argum
 
     from beam_jobs import transforms
     from captionflow.ingest import CAPTIONS
+    from captionflow.preprocess import summary
+    from captionflow.reuse import open_earlier
     from captionflow.shards import Layout
 
     options = beam_options(beam_arguments)
     source = open_artifact(ingested, INGESTED)
-    captions = source.manifest.counts["captions"]["out"]
-    layout = Layout.plan(source.manifest.counts["images"], parameters)
+    captions, images = source.manifest.counts["captions"]["out"], source.manifest.counts["images"]
+    layout = Layout.plan(images, parameters)
+    if reuse and resolve(reuse) == resolve(output):
+        raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
+    earlier, files = open_earlier(reuse, parameters) if reuse else (None, [])
     _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
     draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
 
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
-        (
+        records = (
             pipeline
             | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}")
             | transforms.FilterLicenses(parameters.licenses)
             | transforms.CleanCaptions()
+        )
+        if earlier:
+            listed = pipeline | transforms.IndexEarlier(earlier.uri, [file.path for file in files])
+            records = (records, listed) | beam.Flatten()
+        (
+            records
             | transforms.GroupByShard(layout)
-            | transforms.WriteShards(draft, parameters)
+            | transforms.WriteShards(
+                draft, parameters, earlier.uri if earlier else None, images if _has_terminal(options) else None
+            )
             | transforms.CommitManifest(draft, captions)
         )
-    return open_artifact(draft.uri, PREPROCESSED).uri
+    artifact = open_artifact(draft.uri, PREPROCESSED)
+    _LOG.info("preprocess: %s", summary(artifact.manifest))
+    return artifact.uri
+
+
+def _has_terminal(options: "PipelineOptions") -> bool:
+    """Whether the job's work is done in this process, in front of a user."""
+    from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+    is_here = options.view_as(StandardOptions).runner == DIRECT and (
+        options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+    )
+    return is_here and sys.stderr.isatty()
 
 
 @contextmanager
@@ -111,7 +142,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
         )
     if runner == "DirectRunner":
         # Left to itself it downloads a Prism binary and runs that; this is what it falls back to offline.
-        standard.runner = "FnApiRunner"
+        standard.runner = DIRECT
     return options
 
 
@@ -122,6 +153,10 @@ def preprocess(
     ingested: Annotated[str, typer.Option(help="URI of the ingested artifact.")],
     output: Annotated[str, typer.Option(help="URI of the artifact to make.")],
     parameters: PreprocessParameters,
+    reuse: Annotated[
+        str | None,
+        typer.Option(help="URI of an earlier preprocessed artifact: what it holds is not fetched again."),
+    ] = None,
     exit_with_parent: Annotated[
         bool, typer.Option("--exit-with-parent", help="End when the process that started the job ends.")
     ] = False,
@@ -135,7 +170,7 @@ def preprocess(
     # Progress, also from worker processes; Beam's own chatter stays at warnings.
     for name in ("beam_jobs", "captionflow"):
         logging.getLogger(name).setLevel(logging.INFO)
-    print(run(ingested, output, parameters, context.args))
+    print(run(ingested, output, parameters, context.args, reuse))
 
 
 def _watch_parent(parent: int) -> None:

@@ -5,19 +5,26 @@ call, so its bytes never cross a shuffle. Not for streaming input: a shard needs
 """
 
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
 
-from captionflow import preprocess
+from captionflow import preprocess, reuse
 from captionflow.artifacts import Draft, file_system
-from captionflow.fetch import Fetcher
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record
+from captionflow.reuse import Earlier
+from captionflow.shard_writer import SHARDS_AT_ONCE, ShardWriter
 from captionflow.shards import Layout, ShardInfo, ShardKey
 
-PackedKey = tuple[str, int, int]
+Shard = tuple[tuple[str, int, int], Iterable[bytes]]
 
 
 @beam.typehints.with_output_types(Record)
@@ -57,6 +64,18 @@ class CleanCaptions(beam.PTransform):
         return records | beam.Map(preprocess.clean)
 
 
+class IndexEarlier(beam.PTransform):
+    """List what an earlier preprocessed artifact holds of each image, so that it need not be fetched again."""
+
+    def __init__(self, uri: str, paths: Iterable[str]) -> None:
+        super().__init__()
+        self._uri, self._paths = uri, list(paths)
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Earlier]:
+        """Nothing → Earlier."""
+        return pipeline | beam.Create(self._paths) | beam.Reshuffle() | beam.FlatMap(_index, self._uri)
+
+
 class GroupByShard(beam.PTransform):
     """Bring everything known of a shard's images together: the job's one shuffle."""
 
@@ -64,21 +83,28 @@ class GroupByShard(beam.PTransform):
         super().__init__()
         self._layout = layout
 
-    def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[tuple[PackedKey, Iterable[bytes]]]:
+    def expand(self, records: beam.PCollection[Record | Earlier]) -> beam.PCollection[Shard]:
         """Records → (split, index, count) with its records as JSON."""
         return records | "AssignShards" >> beam.Map(preprocess.assign_shard, self._layout) | beam.GroupByKey()
 
 
 class WriteShards(beam.PTransform):
-    """Make one Avro file and one file of Rejects for each shard."""
+    """Make one Avro file and one file of Rejects for each shard.
 
-    def __init__(self, draft: Draft, parameters: PreprocessParameters) -> None:
+    Args:
+        earlier: URI of the artifact that `IndexEarlier` listed.
+        total: number of images, to draw a progress bar in this process.
+    """
+
+    def __init__(
+        self, draft: Draft, parameters: PreprocessParameters, earlier: str | None = None, total: int | None = None
+    ) -> None:
         super().__init__()
-        self._draft, self._parameters = draft, parameters
+        self._write = _WriteShards(draft, parameters, earlier, total)
 
-    def expand(self, shards: beam.PCollection[tuple[PackedKey, Iterable[bytes]]]) -> beam.PCollection[ShardInfo]:
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[ShardInfo]:
         """Shards → ShardInfo."""
-        return shards | beam.ParDo(_WriteShard(self._draft, self._parameters))
+        return shards | beam.ParDo(self._write)
 
 
 class CommitManifest(beam.PTransform):
@@ -93,23 +119,41 @@ class CommitManifest(beam.PTransform):
         return infos | beam.combiners.ToList() | beam.Map(preprocess.commit, self._draft, self._captions)
 
 
-class _WriteShard(beam.DoFn):
-    def __init__(self, draft: Draft, parameters: PreprocessParameters) -> None:
-        self._draft, self._parameters = draft, parameters
+class _WriteShards(beam.DoFn):
+    def __init__(self, draft: Draft, *writer: Any) -> None:
+        self._draft, self._arguments = draft, writer
+        # One writer for all threads of a worker process.
+        self._shared = Shared()
 
     def setup(self) -> None:
-        self._fetcher = Fetcher(self._parameters)
+        self._writer = self._shared.acquire(lambda: ShardWriter(*self._arguments))
 
-    def process(self, element: tuple[PackedKey, Iterable[bytes]]) -> Iterable[ShardInfo]:
-        key, packed = element
-        info = preprocess.write_shard(
-            self._draft, ShardKey(*key), map(preprocess.unpack, packed), self._parameters, self._fetcher
-        )
-        for name, count in info.counts.items():
-            Metrics.counter("preprocess", name).inc(count)
-        for reason, count in info.rejected.items():
-            Metrics.counter("preprocess", f"rejected_{reason}").inc(count)
-        yield info
+    def start_bundle(self) -> None:
+        self._begun: deque[Future[ShardInfo | None]] = deque()
+
+    def process(self, shard: Shard) -> Iterator[ShardInfo]:
+        key, packed = shard
+        # A list, as the records may not outlive this call.
+        self._begun.append(self._writer.submit(self._draft, ShardKey(*key), list(packed)))
+        if len(self._begun) > SHARDS_AT_ONCE:
+            yield from self._finish()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._begun:
+            for info in self._finish():
+                yield WindowedValue(info, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def _finish(self) -> Iterator[ShardInfo]:
+        if info := self._begun.popleft().result():
+            for name, count in (info.counts | info.effort).items():
+                Metrics.counter("preprocess", name).inc(count)
+            for reason, count in info.rejected.items():
+                Metrics.counter("preprocess", f"rejected_{reason}").inc(count)
+            yield info
+
+
+def _index(path: str, uri: str) -> Iterator[Earlier]:
+    return reuse.index(uri, path)
 
 
 def _beam_path(uri: str) -> str:

@@ -1,35 +1,40 @@
-"""Fetch an image by its URL, without letting a URL reach what its author could not.
-
-http and https go to public addresses only, checked on the address actually connected to. Local
-files, object stores and hosts inside the network are open only under the prefixes given.
-"""
+"""Fetch an image by its URL: politely, within bounds of time and size, and only where access is open."""
 
 import email.utils
-import os
-import posixpath
+import http.client
+import io
 import random
+import ssl
+import threading
 import time
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+from urllib3.util import Timeout, Url, parse_url
 
-from captionflow.artifacts import file_system, is_local, local_path
+from captionflow.access import WEB_SCHEMES, Access, NotPublicError, PublicOnly, real_path
+from captionflow.artifacts import file_system, is_local
 from captionflow.errors import InvalidInputError
+from captionflow.hosts import HostDownError, Hosts
 from captionflow.parameters import PreprocessParameters
 
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 5
-_CHUNK = 1 << 16
+_BUFFER = 1 << 16
 _MEGABYTE = 1_000_000
+# Bodies beyond this are read and held by a few threads at a time, so that memory stays bounded.
+_LARGE = 2 * _MEGABYTE
+_LARGE_AT_ONCE = 2
 # Seconds.
-_CONNECT_TIMEOUT = 10.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 10.0
 _LONGEST_RETRY_AFTER = 30.0
 
@@ -45,186 +50,198 @@ class FetchError(Exception):
         self.reason, self.retryable, self.retry_after = reason, retryable, retry_after
 
 
-class _NotPublicError(HTTPError):
-    """The host resolved to an address that is not on the public internet."""
+class _TimedReader(io.RawIOBase):
+    """Reads a socket whose timeout holds for everything read, not for each piece of it."""
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        super().__init__()
+        self._raw, self._sock, self._deadline = raw, sock, time.monotonic() + sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the answer came too slowly")
+        self._sock.settimeout(remaining)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-class _PublicOnly:
-    """Mixed into a connection class: gives up unless the peer's address is public."""
-
-    def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
-        address = ip_address(sock.getpeername()[0].partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        if not (mapped or address).is_global or address.is_multicast:
-            sock.close()
-            raise _NotPublicError(f"{address} is not a public address")
-        return sock
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock), _BUFFER)
 
 
-class _PublicHTTPConnection(_PublicOnly, HTTPConnection):
+class _OpenHTTPConnection(HTTPConnection):
+    response_class = _TimedResponse
+
+
+class _OpenHTTPSConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _PublicHTTPConnection(PublicOnly, _OpenHTTPConnection):
     pass
 
 
-class _PublicHTTPSConnection(_PublicOnly, HTTPSConnection):
+class _PublicHTTPSConnection(PublicOnly, _OpenHTTPSConnection):
     pass
-
-
-class _PublicHTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _PublicHTTPConnection
-
-
-class _PublicHTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _PublicHTTPSConnection
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A part of the URL space that the user opened."""
-
-    url: str
-
-    def covers(self, url: str) -> bool:
-        """Whether `url` is at or below the prefix: same scheme, host and port, whole path segments."""
-        if is_local(self.url):
-            return is_local(url) and _is_under(_real_path(url), _real_path(self.url))
-        allowed, wanted = urlsplit(self.url), urlsplit(url)
-        return _place(allowed) == _place(wanted) and _is_under(_clean_path(wanted), _clean_path(allowed))
-
-
-def _place(url: SplitResult) -> tuple[str, str, str]:
-    """Scheme, user and host with its port, the default port left out."""
-    default = {"http": ":80", "https": ":443"}.get(url.scheme, ":")
-    return url.scheme, *url.netloc.lower().removesuffix(default).rpartition("@")[::2]
-
-
-def _clean_path(url: SplitResult) -> str:
-    return posixpath.normpath(unquote(url.path))
-
-
-def _real_path(url: str) -> str:
-    return os.path.realpath(local_path(url))
-
-
-def _is_under(path: str, folder: str) -> bool:
-    return folder in ("", ".", "/") or path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 class Fetcher:
-    """Fetches images through one pool of connections; safe to share between threads."""
+    """Fetches images, keeping connections alive; safe to share between threads."""
 
     def __init__(self, parameters: PreprocessParameters) -> None:
         self._parameters = parameters
-        self._prefixes = [Prefix(url) for url in parameters.allow_url_prefix]
+        self._access = Access.of(parameters)
+        self._hosts = Hosts(parameters.host_concurrency, parameters.host_rate, parameters.host_failures)
         self._max_bytes = parameters.max_image_megabytes * _MEGABYTE
-        self._open_pools = self._pools()
-        self._public_pools = self._pools()
-        self._public_pools.pool_classes_by_scheme = {"http": _PublicHTTPPool, "https": _PublicHTTPSPool}
+        self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
+        self._tls = ssl.create_default_context()
+        self._pool = lru_cache(maxsize=256)(self._new_pool)
 
-    def _pools(self) -> urllib3.PoolManager:
-        p = self._parameters
-        return urllib3.PoolManager(
-            num_pools=64,
-            maxsize=p.fetch_concurrency,
-            headers={"User-Agent": p.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
-            timeout=urllib3.Timeout(connect=min(_CONNECT_TIMEOUT, p.fetch_timeout), read=p.fetch_timeout),
-            retries=False,
-        )
-
-    def fetch(self, url: str) -> bytes:
-        """Return the bytes behind `url`; a passing failure is tried again, with full jitter between.
+    @contextmanager
+    def fetch(self, url: str) -> Iterator[bytes]:
+        """Give the bytes behind `url` to the block; a passing failure is tried again, with full jitter between.
 
         Raises:
             FetchError: they cannot or may not be had.
         """
+        with ExitStack() as held:
+            yield self._with_retries(url, held)
+
+    def _with_retries(self, url: str, held: ExitStack) -> bytes:
+        deadline = time.monotonic() + self._parameters.fetch_total_timeout
         for attempt in range(self._parameters.fetch_retries):
             try:
-                return self._attempt(url)
+                return self._attempt(url, deadline, held)
             except FetchError as error:
-                if not error.retryable:
-                    raise
                 longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)
-                time.sleep(random.uniform(0, longest) if error.retry_after is None else error.retry_after)
-        return self._attempt(url)
+                wait = random.uniform(0, longest) if error.retry_after is None else error.retry_after
+                if not error.retryable or time.monotonic() + wait >= deadline:
+                    raise
+                time.sleep(wait)
+        return self._attempt(url, deadline, held)
 
-    def _attempt(self, url: str) -> bytes:
-        allowed = self._is_allowed(url)
+    def _attempt(self, url: str, deadline: float, held: ExitStack) -> bytes:
         try:
-            parts = urlsplit(url)
-            if parts.scheme in ("http", "https"):
-                return self._fetch_http(url, allowed)
-            return self._fetch_file(url, parts, allowed)
-        except ValueError as error:
+            if urlsplit(url).scheme in WEB_SCHEMES:
+                until = min(deadline, time.monotonic() + self._parameters.fetch_timeout)
+                return self._follow(url, until, held)
+            return self._bounded(self._read_file(url))
+        except (ValueError, LocationParseError) as error:
             raise FetchError("invalid_url", str(error)) from error
 
-    def _is_allowed(self, url: str) -> bool:
-        return any(prefix.covers(url) for prefix in self._prefixes)
-
-    def _fetch_file(self, url: str, parts: SplitResult, allowed: bool) -> bytes:
-        if not allowed:
-            raise FetchError("url_not_allowed", f"{parts.scheme or 'local'} URL outside --allow-url-prefix")
+    def _read_file(self, url: str) -> bytes:
+        if not self._access.is_open(url):
+            scheme = urlsplit(url).scheme or "local"
+            raise FetchError("url_not_allowed", f"{scheme} URL outside --allow-url-prefix")
         try:
-            fs, path = file_system(_real_path(url) if is_local(url) else url)
+            fs, path = file_system(real_path(url) if is_local(url) else url)
             with fs.open(path, "rb") as file:
-                data: bytes = file.read(self._max_bytes + 1)
+                return bytes(file.read(self._max_bytes + 1))
         except FileNotFoundError as error:
             raise FetchError("not_found", "no such file") from error
         except InvalidInputError as error:
             raise FetchError("invalid_url", str(error)) from error
         except OSError as error:
             raise FetchError("unreadable", str(error), retryable=True) from error
-        return self._bounded(data)
 
-    def _fetch_http(self, url: str, allowed: bool) -> bytes:
-        deadline = time.monotonic() + self._parameters.fetch_timeout
+    def _follow(self, url: str, deadline: float, held: ExitStack) -> bytes:
+        """Fetch over HTTP, through redirects."""
         for _ in range(_MAX_REDIRECTS + 1):
-            response = self._request(url, self._open_pools if allowed else self._public_pools)
-            try:
-                location = response.get_redirect_location()
-                if not location:
-                    return self._body(response, deadline)
-            finally:
-                # What was not read to its end must not be found by the connection's next user.
-                response.close()
-                response.release_conn()
+            body, location = self._visit(url, deadline, held)
+            if location is None:
+                return body
             url = urljoin(url, location)
-            if urlsplit(url).scheme not in ("http", "https"):
+            if urlsplit(url).scheme not in WEB_SCHEMES:
                 raise FetchError("url_not_allowed", "redirected away from http(s)")
-            allowed = self._is_allowed(url)
         raise FetchError("too_many_redirects", f"more than {_MAX_REDIRECTS}")
 
-    def _request(self, url: str, pools: urllib3.PoolManager) -> urllib3.BaseHTTPResponse:
+    def _visit(self, url: str, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
+        """Make one request; returns the body, or where to go instead."""
+        target = parse_url(url)
+        host = target.netloc or ""
         try:
-            return pools.request("GET", url, redirect=False, preload_content=False)
-        except LocationParseError as error:
-            raise FetchError("invalid_url", str(error)) from error
-        except _NotPublicError as error:
+            with self._hosts.visit(host):
+                try:
+                    result = self._exchange(target, self._access.is_open(url), deadline, held)
+                except FetchError as error:
+                    self._hosts.report(host, is_well=not error.retryable)
+                    raise
+                self._hosts.report(host, is_well=True)
+                return result
+        except HostDownError as error:
+            raise FetchError("host_down", str(error), retryable=True) from error
+
+    def _exchange(self, target: Url, is_open: bool, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
+        response = self._request(target, is_open, deadline)
+        try:
+            if location := response.get_redirect_location():
+                return b"", location
+            self._check(response)
+            return self._bounded(_decoded(self._read(response, held), response, self._max_bytes)), None
+        finally:
+            # What was not read to its end must not be found by the connection's next user.
+            response.close()
+            response.release_conn()
+
+    def _request(self, target: Url, is_open: bool, deadline: float) -> urllib3.BaseHTTPResponse:
+        seconds = max(0.001, deadline - time.monotonic())
+        timeout = Timeout(connect=min(self._parameters.fetch_connect_timeout, seconds), read=seconds, total=seconds)
+        try:
+            pool = self._pool(target.scheme, target.host, target.port, is_open)
+            return pool.urlopen(
+                "GET", target.request_uri, redirect=False, retries=False, preload_content=False, timeout=timeout
+            )
+        except NotPublicError as error:
             raise FetchError("url_not_allowed", str(error)) from error
         except HTTPTimeoutError as error:
             is_refused = isinstance(error, NewConnectionError)
             raise FetchError("connection_failed" if is_refused else "timeout", str(error), retryable=True) from error
-        except HTTPError as error:
+        except LocationParseError:
+            raise
+        except (HTTPError, http.client.HTTPException) as error:
             raise FetchError("connection_failed", str(error), retryable=True) from error
 
-    def _body(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    def _new_pool(self, scheme: str, host: str, port: int | None, is_open: bool) -> urllib3.HTTPConnectionPool:
+        p = self._parameters
+        headers = {"User-Agent": p.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+        if scheme == "https":
+            pool: Any = urllib3.HTTPSConnectionPool(
+                host, port, maxsize=p.host_concurrency, headers=headers, ssl_context=self._tls
+            )
+            pool.ConnectionCls = _OpenHTTPSConnection if is_open else _PublicHTTPSConnection
+        else:
+            pool = urllib3.HTTPConnectionPool(host, port, maxsize=p.host_concurrency, headers=headers)
+            pool.ConnectionCls = _OpenHTTPConnection if is_open else _PublicHTTPConnection
+        return pool
+
+    def _check(self, response: urllib3.BaseHTTPResponse) -> None:
         if response.status != HTTPStatus.OK:
             retryable = response.status in _RETRY_STATUSES
             wait = _retry_after(response.headers.get("Retry-After", "")) if retryable else None
             raise FetchError(f"http_{response.status}", response.reason or "", retryable=retryable, retry_after=wait)
         if self._parameters.x_robots_tag == "respect" and _forbids_learning(response.headers.get("X-Robots-Tag", "")):
             raise FetchError("robots_tag", "X-Robots-Tag asks not to use the image for machine learning")
-        data = bytearray()
+
+    def _read(self, response: urllib3.BaseHTTPResponse, held: ExitStack) -> bytes:
         try:
-            # read1 returns what there is: a body that trickles in cannot outlast the deadline.
-            while chunk := response.read1(_CHUNK, decode_content=True):
-                data += chunk
-                if len(data) > self._max_bytes:
-                    break
-                if time.monotonic() > deadline:
-                    raise FetchError("timeout", "the body came too slowly", retryable=True)
+            data = response.read(_LARGE, decode_content=False)
+            if len(data) == _LARGE:
+                held.enter_context(self._large)
+                data += response.read(self._max_bytes + 1 - _LARGE, decode_content=False)
+            return data
+        except HTTPTimeoutError as error:
+            raise FetchError("timeout", "the body came too slowly", retryable=True) from error
         except HTTPError as error:
             raise FetchError("body_broke_off", str(error), retryable=True) from error
-        return self._bounded(bytes(data))
 
     def _bounded(self, data: bytes) -> bytes:
         if len(data) > self._max_bytes:
@@ -232,6 +249,20 @@ class Fetcher:
         if not data:
             raise FetchError("empty", "no bytes")
         return data
+
+
+def _decoded(data: bytes, response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    """Undo a Content-Encoding that nobody asked for, no further than to the first byte too many."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return data
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise FetchError("unknown_encoding", f"Content-Encoding: {encoding}")
+    try:
+        # 32 tells gzip and zlib apart by their headers.
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise FetchError("corrupt_encoding", str(error)) from error
 
 
 def _retry_after(header: str) -> float | None:

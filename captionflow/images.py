@@ -3,6 +3,8 @@
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,8 +17,10 @@ _BACKGROUND = (255, 255, 255)
 _MEGAPIXEL = 1_000_000
 # Broken metadata is the web's daily bread and not worth a line in the log each.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# libjpeg can decode at 1/2, 1/4 or 1/8 almost for free; twice the target keeps the resampling honest.
-_DRAFT_FACTOR = 2
+# With so many pixels for one of the target's, a narrow filter averages enough of them; with fewer, a wide one is cheap.
+_NARROW_FILTER_FROM = 1.5
+
+Box = tuple[float, float, float, float]
 
 
 class ImageError(Exception):
@@ -37,46 +41,51 @@ class StoredImage:
 
 
 def process(data: bytes, parameters: PreprocessParameters) -> StoredImage:
-    """Decode, orient, resize and encode one picture.
+    """Decode, orient, resize and encode one picture; the first frame if it moves.
 
     Raises:
-        ImageError: it is not an image, is broken, or has more pixels than allowed.
+        ImageError: `not_an_image`, `markup`, `too_many_pixels`, `truncated_image` or `corrupt_image`.
     """
-    size = parameters.image_size
-    image = decode(data, max_pixels=parameters.max_image_megapixels * _MEGAPIXEL, target=size)
-    image = resize(image, size, parameters.resize)
-    return StoredImage(encode(image, parameters.image_format, parameters.jpeg_quality), image.height, image.width)
+    side, max_pixels = parameters.image_size, parameters.max_image_megapixels * _MEGAPIXEL
+    with _opened(data, max_pixels) as image:
+        if parameters.downscaling == "fast":
+            # libjpeg decodes at 1/2, 1/4 or 1/8 for less than it costs in full.
+            image.draft("RGB", _enlarged(image.size, *_frame(image.size, side, parameters.resize)))
+        rgb = to_rgb(image)
+        square = _upright(resize(rgb, side, parameters.resize, parameters.downscaling), image.getexif())
+    return StoredImage(encode(square, parameters.image_format, parameters.jpeg_quality), side, side)
 
 
-def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Image.Image:
-    """Return the picture in RGB, upright, transparency laid over white; the first frame if it moves.
-
-    Args:
-        max_pixels: refuse a picture whose header promises more.
-        target: the side in pixels it will be resized to; a JPEG may be decoded at a smaller scale.
-
-    Raises:
-        ImageError: `not_an_image`, `too_many_pixels` or `corrupt_image`.
-    """
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a picture; whatever Pillow says about it in the block becomes an ImageError."""
     try:
-        return _decode(data, max_pixels, target)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError("too_many_pixels", f"{image.width}×{image.height} is over {max_pixels} pixels")
+            yield image
     except UnidentifiedImageError as error:
+        if data.lstrip()[:1] == b"<":
+            raise ImageError("markup", "HTML, XML or SVG where a picture should be") from error
         raise ImageError("not_an_image", "no known image format") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
         # Pillow's decoders raise all of these on broken files.
-        raise ImageError("corrupt_image", str(error)) from error
+        is_cut = "truncated" in str(error).lower()
+        raise ImageError("truncated_image" if is_cut else "corrupt_image", str(error)) from error
 
 
-def _decode(data: bytes, max_pixels: int, target: int | None) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageError("too_many_pixels", f"{image.width}×{image.height} is over {max_pixels} pixels")
-        if target is not None:
-            image.draft("RGB", (target * _DRAFT_FACTOR, target * _DRAFT_FACTOR))
-        image.load()
-        return _upright(to_rgb(image), image.getexif())
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return `image` in mode RGB, whatever its mode was, transparency laid over white."""
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 that hold 16.
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        background = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
+        return Image.alpha_composite(background, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
@@ -86,29 +95,41 @@ def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return `image` in mode RGB, whatever its mode was."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 that hold 16.
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        background = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
-        return Image.alpha_composite(background, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def resize(image: Image.Image, size: int, mode: str) -> Image.Image:
-    """Return the picture as a square of `size` pixels.
+def resize(image: Image.Image, side: int, mode: str, downscaling: str) -> Image.Image:
+    """Return the picture as a square of `side` pixels.
 
     Args:
         mode: squash (ignore the aspect ratio), crop (fill and cut the rest) or pad (fit, black around).
+        downscaling: fast (the filter that suffices) or exact (Lanczos throughout).
     """
-    square = (size, size)
+    box, size = _frame(image.size, side, mode)
+    shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+    is_narrow = downscaling == "fast" and shrink >= _NARROW_FILTER_FROM
+    resized = image.resize(size, Image.Resampling.HAMMING if is_narrow else Image.Resampling.LANCZOS, box)
+    if size == (side, side):
+        return resized
+    square = Image.new("RGB", (side, side))
+    square.paste(resized, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square
+
+
+def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int, int]]:
+    """Return which part of a picture of `size` is kept, and the size it will have."""
+    width, height = size
     if mode == "crop":
-        return ImageOps.fit(image, square, Image.Resampling.BICUBIC)
+        edge = min(size)
+        left, top = (width - edge) / 2, (height - edge) / 2
+        return (left, top, left + edge, top + edge), (side, side)
+    whole = (0, 0, width, height)
     if mode == "pad":
-        return ImageOps.pad(image, square, Image.Resampling.BICUBIC)
-    return image.resize(square, Image.Resampling.BICUBIC)
+        scale = side / max(size)
+        return whole, (max(1, round(width * scale)), max(1, round(height * scale)))
+    return whole, (side, side)
+
+
+def _enlarged(size: tuple[int, int], box: Box, target: tuple[int, int]) -> tuple[int, int]:
+    """Return the size the whole picture would have if its part `box` had the size `target`."""
+    return round(size[0] * target[0] / (box[2] - box[0])), round(size[1] * target[1] / (box[3] - box[1]))
 
 
 def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> bytes:

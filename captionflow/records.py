@@ -16,8 +16,8 @@ class RecordError(ValueError):
         self.reason = reason
 
 
-def to_json_line(record: "ImageCaption | Reject") -> bytes:
-    """Return the record as one line of JSON in UTF-8, newline included."""
+def to_json_line(record: Any) -> bytes:
+    """Return a record, any dataclass of texts and numbers, as one line of JSON in UTF-8, newline included."""
     # A lone surrogate has no UTF-8 form; backslashreplace spells it as JSON itself would.
     text = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace") + b"\n"

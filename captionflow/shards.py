@@ -18,6 +18,9 @@ from captionflow.records import Sample
 
 SPLITS = ("train", "val", "test")
 REJECTS = "rejects"
+SHARD_SUFFIX = ".avro"
+# Where a finished shard's ShardInfo is kept until the manifest holds it, for an attempt that resumes.
+PROGRESS = "progress"
 _MEGABYTE = 1_000_000
 # A shard is the unit of work: enough of them to keep many workers busy, none so small that it
 # is all overhead.
@@ -80,13 +83,15 @@ class ShardInfo:
     """What came of one shard.
 
     `counts` holds captions_in, captions_out, images_in and images_out; `rejected` the captions
-    dropped, by reason. captions_in = captions_out + the sum of `rejected`, always.
+    dropped, by reason. captions_in = captions_out + the sum of `rejected`, always. `effort` holds
+    what it took, which differs between equal runs: images_reused, images_resumed and fetched_bytes.
     """
 
     split: str
     counts: dict[str, int]
     rejected: dict[str, int]
     files: tuple[FileInfo, ...]
+    effort: dict[str, int]
 
     @classmethod
     def from_json(cls, data: bytes) -> "ShardInfo":

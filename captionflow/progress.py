@@ -1,0 +1,43 @@
+"""Progress of long work: a line in the log every few seconds, or a bar on a terminal."""
+
+import logging
+import threading
+import time
+
+from tqdm import tqdm
+
+_REPORT_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
+
+
+class Progress:
+    """Counts images as they are done; safe to share between threads.
+
+    Args:
+        total: draw a bar that ends here; None writes to the log instead.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._bar = tqdm(total=total, unit="image", desc="preprocess") if total else None
+        self._lock = threading.Lock()
+        self._seen = self._kept = self._last_seen = 0
+        self._last_at = time.monotonic()
+
+    def add(self, *, is_kept: bool) -> None:
+        """Count one image."""
+        with self._lock:
+            self._seen += 1
+            self._kept += is_kept
+            if self._bar is not None:
+                self._bar.update()
+                return
+            seconds = time.monotonic() - self._last_at
+            if seconds >= _REPORT_SECONDS:
+                rate = (self._seen - self._last_seen) / seconds
+                _LOG.info("%d images, %d kept, %.0f images/s", self._seen, self._kept, rate)
+                self._last_seen, self._last_at = self._seen, self._last_at + seconds
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,113 @@
+"""Take pictures from an earlier preprocessed artifact instead of fetching them again.
+
+An index of the earlier artifact goes through the job's shuffle together with the captions: for each
+image where its picture lies, never the picture itself.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import fastavro
+
+from captionflow.artifacts import PREPROCESSED, Artifact, FileInfo, file_system, open_artifact
+from captionflow.errors import InvalidInputError
+from captionflow.images import StoredImage
+from captionflow.parameters import PreprocessParameters
+from captionflow.records import Reject, Sample
+from captionflow.shards import REJECTS, SHARD_SUFFIX
+
+_PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
+# A reject stands only while the rules by which it was made do.
+_RULES = (
+    "allow_url_prefix",
+    "allow_host",
+    "x_robots_tag",
+    "max_image_megabytes",
+    "max_image_megapixels",
+    "decode_seconds",
+    "decode_megabytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier run made of an image: the Avro block of a shard that holds it, or the reason of its Reject."""
+
+    image_id: int
+    image_url: str
+    path: str = ""
+    offset: int = 0
+    size: int = 0
+    reason: str = ""
+    detail: str = ""
+
+    @classmethod
+    def from_json(cls, line: bytes) -> "Earlier":
+        """Read one line that `to_json_line` wrote."""
+        return cls(**json.loads(line))
+
+
+def open_earlier(uri: str, parameters: PreprocessParameters) -> tuple[Artifact, list[FileInfo]]:
+    """Open the artifact whose pictures are to be reused; returns it and its files worth indexing.
+
+    Raises:
+        InvalidInputError: it is no preprocessed artifact, or its pictures are of another form.
+    """
+    artifact, wanted = open_artifact(uri, PREPROCESSED), parameters.to_json()
+    had = artifact.manifest.parameters
+    for name in _PICTURE:
+        if had.get(name) != wanted[name]:
+            raise InvalidInputError(
+                f"--reuse: {uri} was made with {name} {had.get(name)}, not {wanted[name]}: its pictures are of no use"
+            )
+    files = [file for file in artifact.manifest.files if file.path.endswith(SHARD_SUFFIX)]
+    if all(had.get(name) == wanted[name] for name in _RULES):
+        files += artifact.files(f"{REJECTS}/")
+    return artifact, files
+
+
+def index(uri: str, path: str) -> Iterator[Earlier]:
+    """Yield what one file of the artifact at `uri`, a shard or one of rejects, says of each image."""
+    fs, root = file_system(uri)
+    with fs.open(f"{root}/{path}", "rb") as file:
+        if path.endswith(SHARD_SUFFIX):
+            for block in fastavro.block_reader(file, Sample.AVRO_SCHEMA):
+                for record in block:
+                    yield Earlier(record["image_id"], record["image_url"], path, block.offset, block.size)
+            return
+        for reject in map(Reject.from_json, file):
+            if reject.stage == "images" and not reject.retryable and reject.image_id is not None:
+                yield Earlier(reject.image_id, reject.image_url or "", reason=reject.reason, detail=reject.detail)
+
+
+class EarlierPictures:
+    """Reads single pictures out of an artifact's shards; safe to share between threads."""
+
+    def __init__(self, uri: str) -> None:
+        self._fs, self._root = file_system(uri)
+        self._header = lru_cache(maxsize=64)(self._read_header)
+
+    def read(self, earlier: Earlier) -> StoredImage | None:
+        """Return the picture, or None if it is not there any more."""
+        try:
+            header = self._header(earlier.path)
+            block = self._bytes(earlier.path, earlier.offset, earlier.offset + earlier.size)
+            # Header and one block are an Avro file of their own.
+            for record in fastavro.reader(io.BytesIO(header + block), Sample.AVRO_SCHEMA):
+                sample = Sample.from_avro(record)  # type: ignore[arg-type]
+                if sample.image_id == earlier.image_id:
+                    return StoredImage(sample.image, sample.height, sample.width)
+        except (OSError, ValueError, EOFError, IndexError):
+            pass
+        return None
+
+    def _read_header(self, path: str) -> bytes:
+        with self._fs.open(f"{self._root}/{path}", "rb") as file:
+            first = next(iter(fastavro.block_reader(file, Sample.AVRO_SCHEMA)))
+        return self._bytes(path, 0, first.offset)
+
+    def _bytes(self, path: str, start: int, end: int) -> bytes:
+        return bytes(self._fs.cat_file(f"{self._root}/{path}", start, end))

@@ -1,0 +1,184 @@
+"""Write shards: fetch and process the images of each and put them into one Avro file, in order.
+
+Several shards are in work at a time, so that one that waits for a slow image holds up no other.
+"""
+
+import hashlib
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import fastavro
+
+from captionflow.artifacts import Draft
+from captionflow.download import Download, Downloader
+from captionflow.fetch import FetchError
+from captionflow.parameters import PreprocessParameters
+from captionflow.preprocess import Record, unpack
+from captionflow.progress import Progress
+from captionflow.records import Caption, ImageCaption, Reject, Sample, to_json_line
+from captionflow.reuse import Earlier
+from captionflow.shards import PROGRESS, REJECTS, SHARD_SUFFIX, ShardInfo, ShardKey
+
+SHARDS_AT_ONCE = 8
+# Images begun ahead of the one being written, per fetching thread and shard: the bound on memory.
+_LOOK_AHEAD = 2
+
+_LOG = logging.getLogger(__name__)
+
+
+class ShardWriter:
+    """Writes shards with one pool of fetching threads and decoding processes; one serves a whole process.
+
+    Args:
+        earlier: URI of an earlier preprocessed artifact to take pictures from.
+        total: number of images, to draw a progress bar; None writes progress to the log.
+    """
+
+    def __init__(self, parameters: PreprocessParameters, earlier: str | None = None, total: int | None = None) -> None:
+        self._parameters = parameters
+        self._downloader = Downloader(parameters, earlier)
+        self._progress = Progress(total)
+        self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
+
+    def submit(self, draft: Draft, key: ShardKey, packed: list[bytes]) -> "Future[ShardInfo | None]":
+        """Begin with a shard and return what will tell what came of it; None if it holds nothing."""
+        return self._threads.submit(self._write, draft, key, packed)
+
+    def close(self) -> None:
+        """Finish what was begun and end all threads and processes."""
+        self._threads.shutdown()
+        self._downloader.close()
+        self._progress.close()
+
+    def _write(self, draft: Draft, key: ShardKey, packed: list[bytes]) -> ShardInfo | None:
+        """Write the two files of a shard, samples and rejects; both are whole or absent.
+
+        If an unfinished attempt of the same job already wrote them, nothing is done.
+        """
+        sidecar = f"{PROGRESS}/{key.name}.json"
+        if done := draft.read(sidecar):
+            info = ShardInfo.from_json(done)
+            return replace(info, effort={**info.effort, "images_resumed": info.counts["images_in"]})
+        images = _group_by_image(map(unpack, packed))
+        if not images:
+            return None
+        counts, rejected, effort = Counter[str](), Counter[str](), Counter[str]()
+
+        def samples() -> Iterator[dict[str, Any]]:
+            for image in self._download(images):
+                counts.update(image.counts())
+                effort.update(image.effort())
+                rejected.update(reject.reason for reject in image.rejects)
+                self._progress.add(is_kept=image.sample is not None)
+                for reject in image.rejects:
+                    reject_file.write(to_json_line(reject))
+                if image.sample:
+                    yield asdict(image.sample)
+
+        with (
+            draft.output(f"{key.name}{SHARD_SUFFIX}") as shard,
+            draft.output(f"{REJECTS}/{key.name}.jsonl") as reject_file,
+        ):
+            fastavro.writer(
+                shard,  # type: ignore[arg-type]
+                Sample.AVRO_SCHEMA,
+                samples(),
+                codec=self._parameters.avro_codec,
+                sync_marker=hashlib.blake2b(key.name.encode(), digest_size=16).digest(),
+            )
+        files = (shard.info, reject_file.info)
+        info = ShardInfo(key.split, dict(counts), dict(sorted(rejected.items())), files, dict(effort))
+        draft.put(sidecar, info.to_json())
+        _LOG.info("%s: done, %d images of %d kept", key.name, counts["images_out"], counts["images_in"])
+        return info
+
+    def _download(self, images: list["_Image"]) -> Iterator["_Image"]:
+        """Yield the images in their order, each with its picture or its rejects, a bounded number ahead."""
+        ahead: deque[tuple[_Image, Future[Download] | None]] = deque()
+        for image in images:
+            download = None
+            if image.captions:
+                download = self._downloader.submit(image.captions[0].image_url, image.earlier)
+            ahead.append((image, download))
+            if len(ahead) > self._parameters.fetch_concurrency * _LOOK_AHEAD:
+                yield _finished(*ahead.popleft())
+        while ahead:
+            yield _finished(*ahead.popleft())
+
+
+@dataclass
+class _Image:
+    """What became of one image: a sample, or none, and its dropped captions."""
+
+    records: int
+    captions: list[ImageCaption]
+    rejects: list[Reject]
+    earlier: Earlier | None = None
+    download: Download | None = None
+    sample: Sample | None = None
+
+    def counts(self) -> dict[str, int]:
+        """Contribution to the shard's counts. A line that could not be read belongs to no image."""
+        return {
+            "captions_in": self.records,
+            "captions_out": len(self.sample.captions) if self.sample else 0,
+            "images_in": int(self.sample is not None or self.rejects[0].image_id is not None),
+            "images_out": int(self.sample is not None),
+        }
+
+    def effort(self) -> dict[str, int]:
+        """Contribution to the shard's effort."""
+        download = self.download or Download()
+        return {"images_reused": int(download.is_reused), "images_resumed": 0, "fetched_bytes": download.fetched_bytes}
+
+
+def _finished(image: _Image, future: Future[Download] | None) -> _Image:
+    """Take the picture, or turn the captions into rejects."""
+    if future is None:
+        return image
+    image.download = download = future.result()
+    if download.picture is None:
+        error = download.error
+        assert error
+        retryable = isinstance(error, FetchError) and error.retryable
+        image.rejects += [
+            Reject.of(caption, "images", error.reason, str(error), retryable=retryable) for caption in image.captions
+        ]
+        return image
+    first, picture = image.captions[0], download.picture
+    image.sample = Sample(
+        first.image_id,
+        tuple(Caption(caption.id, caption.caption) for caption in image.captions),
+        picture.data,
+        picture.height,
+        picture.width,
+        first.image_url,
+        first.image_license,
+    )
+    return image
+
+
+def _group_by_image(records: Iterable[Record | Earlier]) -> list[_Image]:
+    """Return the images of the records in the order of their ids; those that only an earlier run had are left out."""
+    fresh: list[Record] = []
+    earlier: dict[tuple[int, str], Earlier] = {}
+    for record in records:
+        if isinstance(record, Earlier):
+            earlier[record.image_id, record.image_url] = record
+        else:
+            fresh.append(record)
+    # Lines that could not be read have no ids: they make a group of their own, without captions.
+    fresh.sort(key=lambda record: (record.image_id or 0, record.id or 0))
+    images = []
+    for _, group in groupby(fresh, key=lambda record: record.image_id):
+        members = list(group)
+        captions = [record for record in members if isinstance(record, ImageCaption)]
+        rejects = [record for record in members if isinstance(record, Reject)]
+        same = (captions[0].image_id, captions[0].image_url) if captions else None
+        images.append(_Image(len(members), captions, rejects, earlier.get(same) if same else None))
+    return images
