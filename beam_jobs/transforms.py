@@ -21,7 +21,8 @@ from captionflow.artifacts import Draft, file_system
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record
 from captionflow.reuse import Earlier
-from captionflow.shard_writer import SHARDS_AT_ONCE, ShardWriter
+from captionflow.shard_workers import ShardWorkers
+from captionflow.shard_writer import SHARDS_AT_ONCE, ShardTask
 from captionflow.shards import Layout, ShardInfo, ShardKey
 
 Shard = tuple[tuple[str, int, int], Iterable[bytes]]
@@ -120,13 +121,13 @@ class CommitManifest(beam.PTransform):
 
 
 class _WriteShards(beam.DoFn):
-    def __init__(self, draft: Draft, *writer: Any) -> None:
-        self._draft, self._arguments = draft, writer
-        # One writer for all threads of a worker process.
+    def __init__(self, draft: Draft, *arguments: Any) -> None:
+        self._draft, self._arguments = draft, arguments
+        # Shared by all threads of this process.
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._writer = self._shared.acquire(lambda: ShardWriter(*self._arguments))
+        self._workers = self._shared.acquire(lambda: ShardWorkers(*self._arguments))
 
     def start_bundle(self) -> None:
         self._begun: deque[Future[ShardInfo | None]] = deque()
@@ -134,7 +135,7 @@ class _WriteShards(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[ShardInfo]:
         key, packed = shard
         # A list, as the records may not outlive this call.
-        self._begun.append(self._writer.submit(self._draft, ShardKey(*key), list(packed)))
+        self._begun.append(self._workers.submit(ShardTask(self._draft, ShardKey(*key), list(packed))))
         if len(self._begun) > SHARDS_AT_ONCE:
             yield from self._finish()
 

@@ -51,7 +51,11 @@ def measure(
             resident = _resident(psutil.Process(process.pid))
             total, largest = max(total, sum(resident)), max(largest, *resident)
             time.sleep(_SAMPLE_SECONDS)
-    wall = time.time() - start; import resource; ru=resource.getrusage(resource.RUSAGE_CHILDREN); print("cpu", round(ru.ru_utime,1), round(ru.ru_stime,1), "csw", ru.ru_nvcsw, ru.ru_nivcsw)
+    wall = time.time() - start
+    import resource
+
+    ru = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print("cpu", round(ru.ru_utime, 1), round(ru.ru_stime, 1), "csw", ru.ru_nvcsw, ru.ru_nivcsw)
     if process.returncode:
         sys.exit(f"{' '.join(command)}\nended with exit code {process.returncode}:\n{log.read_text()[-3000:]}")
     written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
@@ -69,10 +73,7 @@ def measure(
 
 def _resident(root: psutil.Process) -> list[int]:
     """Resident bytes of a process and of each of its descendants."""
-    resident = [0]
     try:
-        for process in (root, *root.children(recursive=True)):
-            resident.append(process.memory_info().rss)
+        return [process.memory_info().rss for process in (root, *root.children(recursive=True))]
     except psutil.NoSuchProcess:
-        pass
-    return resident
+        return [0]

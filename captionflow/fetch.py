@@ -213,8 +213,9 @@ class Fetcher:
     def _new_pool(self, scheme: str, host: str, port: int | None, is_open: bool) -> urllib3.HTTPConnectionPool:
         p = self._parameters
         headers = {"User-Agent": p.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+        pool: urllib3.HTTPConnectionPool
         if scheme == "https":
-            pool: Any = urllib3.HTTPSConnectionPool(
+            pool = urllib3.HTTPSConnectionPool(
                 host, port, maxsize=p.host_concurrency, headers=headers, ssl_context=self._tls
             )
             pool.ConnectionCls = _OpenHTTPSConnection if is_open else _PublicHTTPSConnection

@@ -23,13 +23,13 @@ class Progress:
         self._seen = self._kept = self._last_seen = 0
         self._last_at = time.monotonic()
 
-    def add(self, *, is_kept: bool) -> None:
-        """Count one image."""
+    def add(self, seen: int, kept: int) -> None:
+        """Count images seen, and how many of them were kept."""
         with self._lock:
-            self._seen += 1
-            self._kept += is_kept
+            self._seen += seen
+            self._kept += kept
             if self._bar is not None:
-                self._bar.update()
+                self._bar.update(seen)
                 return
             seconds = time.monotonic() - self._last_at
             if seconds >= _REPORT_SECONDS:

@@ -144,6 +144,11 @@ class Sample:
         ],
     }
 
+    def to_avro(self) -> dict[str, Any]:
+        """Return the record to write with `AVRO_SCHEMA`."""
+        record: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**record, "captions": [{"id": caption.id, "text": caption.text} for caption in self.captions]}
+
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> "Sample":
         """Build the sample from a record read with `AVRO_SCHEMA`."""

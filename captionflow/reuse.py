@@ -75,8 +75,8 @@ def index(uri: str, path: str) -> Iterator[Earlier]:
     with fs.open(f"{root}/{path}", "rb") as file:
         if path.endswith(SHARD_SUFFIX):
             for block in fastavro.block_reader(file, Sample.AVRO_SCHEMA):
-                for record in block:
-                    yield Earlier(record["image_id"], record["image_url"], path, block.offset, block.size)
+                for sample in map(Sample.from_avro, block):  # type: ignore[arg-type]
+                    yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
             return
         for reject in map(Reject.from_json, file):
             if reject.stage == "images" and not reject.retryable and reject.image_id is not None:

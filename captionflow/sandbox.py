@@ -1,4 +1,4 @@
-"""Decode pictures in processes of their own, bounded in time and memory.
+"""Decode pictures in a process of their own, bounded in time and memory.
 
 A file may be made to crash, hang or balloon the native code that decodes it. Here that costs the
 file its place in the dataset and nobody else anything: each picture is decoded by a small process
@@ -13,13 +13,15 @@ there, its stdout when it is done.
 import json
 import mmap
 import os
-import queue
 import resource
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -28,18 +30,16 @@ from captionflow.parameters import PreprocessParameters
 
 _REQUEST = struct.Struct("<Q")  # bytes of the picture
 _ANSWER = struct.Struct("<?QII")  # stored?, bytes of the picture or of the reason; height, width
-_MEGABYTE = 1_000_000
+MEGABYTE = 1_000_000
 
 
 class Sandbox:
-    """A pool of decoding processes, one for each CPU; safe to share between threads."""
+    """A decoding process, replaced when it dies; safe to share between threads, which take turns."""
 
     def __init__(self, parameters: PreprocessParameters) -> None:
         self._parameters = parameters
-        self._idle: queue.LifoQueue[_Decoder] = queue.LifoQueue()
-        self._size = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        for _ in range(self._size):
-            self._idle.put(_Decoder(parameters))
+        self._decoder = _Decoder(parameters)
+        self._turn = threading.Lock()
 
     def process(self, data: bytes) -> StoredImage:
         """Do as `images.process` does.
@@ -47,24 +47,50 @@ class Sandbox:
         Raises:
             ImageError: as there, or `decode_timeout`, `decode_out_of_memory` or `decoder_crashed`.
         """
-        decoder = self._idle.get()
-        try:
-            return decoder.process(data)
-        except _DecoderDiedError:
-            # It may have been somebody else's doing, the kernel's when memory is short: a second chance.
-            decoder = _Decoder(self._parameters)
+        with self._turn:
             try:
-                return decoder.process(data)
-            except _DecoderDiedError as error:
-                decoder = _Decoder(self._parameters)
-                raise ImageError(*error.args) from error
-        finally:
-            self._idle.put(decoder)
+                return self._try(data)
+            except _DecoderDiedError:
+                # It may have been somebody else's doing, the kernel's when memory is short: a second chance.
+                try:
+                    return self._try(data)
+                except _DecoderDiedError as error:
+                    raise ImageError(*error.args) from error
+
+    def _try(self, data: bytes) -> StoredImage:
+        try:
+            return self._decoder.process(data)
+        except _DecoderDiedError:
+            self._decoder = _Decoder(self._parameters)
+            raise
 
     def close(self) -> None:
-        """End the processes, once each has finished its picture."""
-        for _ in range(self._size):
-            self._idle.get().close()
+        """End the process, once it has finished its picture."""
+        with self._turn:
+            self._decoder.close()
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Let the kernel end this process if it works for longer than `seconds` in the block.
+
+    The signal is not handled, so it also comes in the middle of native code. It counts CPU time:
+    a busy machine ends no more than an idle one.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def limit_memory(size: int) -> None:
+    """Allow this process `size` bytes beyond what it has mapped by now, where the system can tell."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + size, mapped + size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 class _DecoderDiedError(Exception):
@@ -87,7 +113,8 @@ class _Decoder:
             )
 
     def process(self, data: bytes) -> StoredImage:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._memory[: len(data)] = data
         try:
             self._process.stdin.write(_REQUEST.pack(len(data)))
@@ -111,7 +138,8 @@ class _Decoder:
         return "decoder_crashed", f"the decoder ended with {signal.Signals(-code).name if code < 0 else code}"
 
     def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
@@ -127,7 +155,7 @@ def _shared_file() -> IO[bytes]:
 
 def _shared_bytes(parameters: PreprocessParameters) -> int:
     # Room for any picture that is let in, and for a stored one that did not compress. Pages unused cost nothing.
-    return max(parameters.max_image_megabytes * _MEGABYTE, 4 * parameters.image_size**2) + _MEGABYTE
+    return max(parameters.max_image_megabytes * MEGABYTE, 4 * parameters.image_size**2) + MEGABYTE
 
 
 def main() -> None:
@@ -135,14 +163,11 @@ def main() -> None:
     memory, parameters = mmap.mmap(int(sys.argv[1]), 0), PreprocessParameters.from_mapping(json.loads(sys.argv[2]))
     # Interrupting the job in a terminal is the parent's affair; stdin closes then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _limit_memory(parameters.decode_megabytes * _MEGABYTE)
+    limit_memory(parameters.decode_megabytes * MEGABYTE)
     while request := os.read(0, _REQUEST.size):
         data = memory[: _REQUEST.unpack(request)[0]]
-        # Unhandled, the signal ends the process, also in the middle of native code. It counts CPU time:
-        # a busy machine rejects no more than an idle one.
-        signal.setitimer(signal.ITIMER_PROF, parameters.decode_seconds)
-        is_stored, content, height, width = _answer(data, parameters)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        with cpu_limit(parameters.decode_seconds):
+            is_stored, content, height, width = _answer(data, parameters)
         memory[: len(content)] = content
         os.write(1, _ANSWER.pack(is_stored, len(content), height, width))
 
@@ -151,19 +176,10 @@ def _answer(data: bytes, parameters: PreprocessParameters) -> tuple[bool, bytes,
     try:
         stored = process(data, parameters)
     except ImageError as error:
-        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:_MEGABYTE], 0, 0
+        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:MEGABYTE], 0, 0
     except MemoryError:
         return False, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes", 0, 0
     return True, stored.data, stored.height, stored.width
-
-
-def _limit_memory(size: int) -> None:
-    """Allow `size` bytes beyond what the process has mapped by now, where the system can tell."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + size, mapped + size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ Several shards are in work at a time, so that one that waits for a slow image ho
 """
 
 import hashlib
-import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -19,91 +18,93 @@ from captionflow.download import Download, Downloader
 from captionflow.fetch import FetchError
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record, unpack
-from captionflow.progress import Progress
 from captionflow.records import Caption, ImageCaption, Reject, Sample, to_json_line
 from captionflow.reuse import Earlier
 from captionflow.shards import PROGRESS, REJECTS, SHARD_SUFFIX, ShardInfo, ShardKey
 
+# Shards a worker has in hand.
 SHARDS_AT_ONCE = 8
 # Images begun ahead of the one being written, per fetching thread and shard: the bound on memory.
 _LOOK_AHEAD = 2
 
-_LOG = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to write: its records as `preprocess.assign_shard` packs them.
+
+    `is_careful` decodes in a sandbox, after an attempt without one ended the process.
+    """
+
+    draft: Draft
+    key: ShardKey
+    packed: list[bytes]
+    is_careful: bool = False
 
 
 class ShardWriter:
-    """Writes shards with one pool of fetching threads and decoding processes; one serves a whole process.
+    """Writes shards with one pool of fetching threads.
 
     Args:
         earlier: URI of an earlier preprocessed artifact to take pictures from.
-        total: number of images, to draw a progress bar; None writes progress to the log.
+        on_image: called for each image that is done, with whether it was kept.
     """
 
-    def __init__(self, parameters: PreprocessParameters, earlier: str | None = None, total: int | None = None) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
+        self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
-        self._progress = Progress(total)
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
-    def submit(self, draft: Draft, key: ShardKey, packed: list[bytes]) -> "Future[ShardInfo | None]":
+    def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
         """Begin with a shard and return what will tell what came of it; None if it holds nothing."""
-        return self._threads.submit(self._write, draft, key, packed)
+        return self._threads.submit(self._write, task)
 
-    def close(self) -> None:
-        """Finish what was begun and end all threads and processes."""
-        self._threads.shutdown()
-        self._downloader.close()
-        self._progress.close()
-
-    def _write(self, draft: Draft, key: ShardKey, packed: list[bytes]) -> ShardInfo | None:
+    def _write(self, task: ShardTask) -> ShardInfo | None:
         """Write the two files of a shard, samples and rejects; both are whole or absent.
 
         If an unfinished attempt of the same job already wrote them, nothing is done.
         """
-        sidecar = f"{PROGRESS}/{key.name}.json"
+        draft, name = task.draft, task.key.name
+        sidecar = f"{PROGRESS}/{name}.json"
         if done := draft.read(sidecar):
             info = ShardInfo.from_json(done)
             return replace(info, effort={**info.effort, "images_resumed": info.counts["images_in"]})
-        images = _group_by_image(map(unpack, packed))
+        images = _group_by_image(map(unpack, task.packed))
         if not images:
             return None
         counts, rejected, effort = Counter[str](), Counter[str](), Counter[str]()
 
         def samples() -> Iterator[dict[str, Any]]:
-            for image in self._download(images):
+            for image in self._download(images, task.is_careful):
                 counts.update(image.counts())
                 effort.update(image.effort())
                 rejected.update(reject.reason for reject in image.rejects)
-                self._progress.add(is_kept=image.sample is not None)
+                self._on_image(image.sample is not None)
                 for reject in image.rejects:
                     reject_file.write(to_json_line(reject))
                 if image.sample:
-                    yield asdict(image.sample)
+                    yield image.sample.to_avro()
 
-        with (
-            draft.output(f"{key.name}{SHARD_SUFFIX}") as shard,
-            draft.output(f"{REJECTS}/{key.name}.jsonl") as reject_file,
-        ):
+        with draft.output(f"{name}{SHARD_SUFFIX}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
             fastavro.writer(
                 shard,  # type: ignore[arg-type]
                 Sample.AVRO_SCHEMA,
                 samples(),
                 codec=self._parameters.avro_codec,
-                sync_marker=hashlib.blake2b(key.name.encode(), digest_size=16).digest(),
+                sync_marker=hashlib.blake2b(name.encode(), digest_size=16).digest(),
             )
         files = (shard.info, reject_file.info)
-        info = ShardInfo(key.split, dict(counts), dict(sorted(rejected.items())), files, dict(effort))
+        info = ShardInfo(task.key.split, dict(counts), dict(sorted(rejected.items())), files, dict(effort))
         draft.put(sidecar, info.to_json())
-        _LOG.info("%s: done, %d images of %d kept", key.name, counts["images_out"], counts["images_in"])
         return info
 
-    def _download(self, images: list["_Image"]) -> Iterator["_Image"]:
+    def _download(self, images: list["_Image"], is_careful: bool) -> Iterator["_Image"]:
         """Yield the images in their order, each with its picture or its rejects, a bounded number ahead."""
         ahead: deque[tuple[_Image, Future[Download] | None]] = deque()
         for image in images:
             download = None
             if image.captions:
-                download = self._downloader.submit(image.captions[0].image_url, image.earlier)
+                url = image.captions[0].image_url
+                download = self._downloader.submit(url, image.earlier, is_careful=is_careful)
             ahead.append((image, download))
             if len(ahead) > self._parameters.fetch_concurrency * _LOOK_AHEAD:
                 yield _finished(*ahead.popleft())
