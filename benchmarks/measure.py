@@ -52,10 +52,6 @@ def measure(
             total, largest = max(total, sum(resident)), max(largest, *resident)
             time.sleep(_SAMPLE_SECONDS)
     wall = time.time() - start
-    import resource
-
-    ru = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print("cpu", round(ru.ru_utime, 1), round(ru.ru_stime, 1), "csw", ru.ru_nvcsw, ru.ru_nivcsw)
     if process.returncode:
         sys.exit(f"{' '.join(command)}\nended with exit code {process.returncode}:\n{log.read_text()[-3000:]}")
     written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
