@@ -18,7 +18,7 @@ _MEGAPIXEL = 1_000_000
 # Broken metadata is the web's daily bread and not worth a line in the log each.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # With so many pixels for one of the target's, a narrow filter averages enough of them; with fewer, a wide one is cheap.
-_NARROW_FILTER_FROM = 1.5
+_NARROW_FILTER_FROM = 1.75
 
 Box = tuple[float, float, float, float]
 

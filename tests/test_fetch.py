@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captionflow.fetch import Fetcher, FetchError, Prefix
+from captionflow.access import Prefix
+from captionflow.fetch import Fetcher, FetchError
 from captionflow.parameters import PreprocessParameters
 from tests.servers import Site, send
 
@@ -16,9 +17,14 @@ def fetcher(*prefixes: str, **parameters: object) -> Fetcher:
     return Fetcher(PreprocessParameters(allow_url_prefix=prefixes, **parameters))
 
 
+def fetched(fetch: Fetcher, url: str) -> bytes:
+    with fetch.fetch(url) as data:
+        return data
+
+
 def failure(fetch: Fetcher, url: str) -> FetchError:
     with pytest.raises(FetchError) as caught:
-        fetch.fetch(url)
+        fetched(fetch, url)
     return caught.value
 
 
@@ -37,7 +43,7 @@ def break_off(handler: BaseHTTPRequestHandler) -> None:
 
 def test_an_image_is_fetched_once(site: Site) -> None:
     site.pages["/a.jpg"] = b"bytes"
-    assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"bytes"
+    assert fetched(fetcher(site.url), f"{site.url}/a.jpg") == b"bytes"
     assert site.hits["/a.jpg"] == 1
 
 
@@ -64,7 +70,7 @@ def test_redirects_are_followed_five_times(site: Site) -> None:
     for i in range(6):
         site.pages[f"/{i}"] = redirect_to(f"/{i + 1}")
     site.pages["/6"] = b"image"
-    assert fetcher(site.url).fetch(f"{site.url}/1") == b"image"
+    assert fetched(fetcher(site.url), f"{site.url}/1") == b"image"
     assert failure(fetcher(site.url), f"{site.url}/0").reason == "too_many_redirects"
 
 
@@ -80,7 +86,7 @@ def test_a_passing_failure_is_tried_again(site: Site) -> None:
         send(handler, b"busy" if first else b"image", 503 if first else 200, Retry_After="0")
 
     site.pages["/a.jpg"] = flapping
-    assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"image"
+    assert fetched(fetcher(site.url), f"{site.url}/a.jpg") == b"image"
 
 
 @pytest.mark.parametrize(("status", "retryable"), [(404, False), (403, False), (410, False), (429, True), (503, True)])
@@ -140,8 +146,8 @@ def test_local_files_are_open_only_under_a_prefix(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "images" / "link.jpg").symlink_to(tmp_path / "secret")
     allowed = fetcher(f"{tmp_path}/images")
-    assert allowed.fetch(f"{tmp_path}/images/a.jpg") == b"image"
-    assert allowed.fetch(f"file://{tmp_path}/images/a.jpg") == b"image"
+    assert fetched(allowed, f"{tmp_path}/images/a.jpg") == b"image"
+    assert fetched(allowed, f"file://{tmp_path}/images/a.jpg") == b"image"
     for url in ("secret", "images/../secret", "images/link.jpg", "images-of-others/a.jpg"):
         assert failure(allowed, f"{tmp_path}/{url}").reason == "url_not_allowed"
         assert failure(allowed, f"file://{tmp_path}/{url}").reason == "url_not_allowed"
@@ -178,7 +184,7 @@ def test_an_unread_answer_does_not_spoil_the_next(site: Site, first: str) -> Non
     fetch = fetcher(site.url, fetch_concurrency=1, fetch_retries=0, max_image_megabytes=1)
     for _ in range(3):
         assert failure(fetch, site.url + first).reason in {"http_404", "too_large"}
-        assert fetch.fetch(f"{site.url}/good") == b"image"
+        assert fetched(fetch, f"{site.url}/good") == b"image"
 
 
 def test_a_body_that_broke_off_is_fetched_again(site: Site) -> None:
@@ -189,7 +195,7 @@ def test_a_body_that_broke_off_is_fetched_again(site: Site) -> None:
             break_off(handler)
 
     site.pages["/a.jpg"] = cut_once
-    assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"image"
+    assert fetched(fetcher(site.url), f"{site.url}/a.jpg") == b"image"
 
 
 @pytest.mark.parametrize(("tag", "refused"), [("noai", True), ("bot: NoImageAI, noindex", True), ("noindex", False)])
@@ -198,11 +204,11 @@ def test_robots_tags_are_respected_unless_told_otherwise(site: Site, tag: str, r
     if refused:
         assert failure(fetcher(site.url), f"{site.url}/a.jpg").reason == "robots_tag"
     else:
-        assert fetcher(site.url).fetch(f"{site.url}/a.jpg") == b"image"
-    assert fetcher(site.url, x_robots_tag="ignore").fetch(f"{site.url}/a.jpg") == b"image"
+        assert fetched(fetcher(site.url), f"{site.url}/a.jpg") == b"image"
+    assert fetched(fetcher(site.url, x_robots_tag="ignore"), f"{site.url}/a.jpg") == b"image"
 
 
 def test_the_user_agent_can_be_set(site: Site) -> None:
     site.pages["/a.jpg"] = lambda handler: send(handler, handler.headers["User-Agent"].encode())
-    assert fetcher(site.url, user_agent="me@example.org").fetch(f"{site.url}/a.jpg") == b"me@example.org"
-    assert fetcher(site.url).fetch(f"{site.url}/a.jpg").startswith(b"CaptionFlow")
+    assert fetched(fetcher(site.url, user_agent="me@example.org"), f"{site.url}/a.jpg") == b"me@example.org"
+    assert fetched(fetcher(site.url), f"{site.url}/a.jpg").startswith(b"CaptionFlow")

@@ -200,11 +200,11 @@ def test_each_fault_is_a_counted_reject(site: Site, small_sample: Path, tmp_path
     artifact = open_artifact(run(ingest_records(records, tmp_path), str(tmp_path / "out"), settings, []))
     assert_accounted(artifact)
     assert artifact.manifest.counts["rejected"] == {
-        "corrupt_image": 1,
         "empty_caption": 1,
         "http_404": 1,
         "license_not_allowed": 1,
-        "not_an_image": 1,
+        "markup": 1,
+        "truncated_image": 1,
         "url_not_allowed": 2,
     }
     gone = next(reject for reject in rejects(artifact) if reject.reason == "http_404")
