@@ -47,13 +47,14 @@ def process(data: bytes, parameters: PreprocessParameters) -> StoredImage:
         ImageError: `not_an_image`, `markup`, `too_many_pixels`, `truncated_image` or `corrupt_image`.
     """
     side, max_pixels = parameters.image_size, parameters.max_image_megapixels * _MEGAPIXEL
+    is_fast = parameters.downscaling == "fast"
     with _opened(data, max_pixels) as image:
-        if parameters.downscaling == "fast":
-            # libjpeg decodes at 1/2, 1/4 or 1/8 for less than it costs in full.
-            image.draft("RGB", _enlarged(image.size, *_frame(image.size, side, parameters.resize)))
-        rgb = to_rgb(image)
-        square = _upright(resize(rgb, side, parameters.resize, parameters.downscaling), image.getexif())
-    return StoredImage(encode(square, parameters.image_format, parameters.jpeg_quality), side, side)
+        box, size = _frame(image.size, side, parameters.resize)
+        if is_fast:
+            box = _decode_smaller(image, box, size)
+        square = _on_square(_resize(to_rgb(image), box, size, is_fast=is_fast), side)
+        upright = _upright(square, image.getexif())
+    return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side)
 
 
 @contextmanager
@@ -95,26 +96,12 @@ def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def resize(image: Image.Image, side: int, mode: str, downscaling: str) -> Image.Image:
-    """Return the picture as a square of `side` pixels.
+def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int, int]]:
+    """Return which part of a picture of `size` is kept, and the size that part will have in a square of `side`.
 
     Args:
         mode: squash (ignore the aspect ratio), crop (fill and cut the rest) or pad (fit, black around).
-        downscaling: fast (the filter that suffices) or exact (Lanczos throughout).
     """
-    box, size = _frame(image.size, side, mode)
-    shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
-    is_narrow = downscaling == "fast" and shrink >= _NARROW_FILTER_FROM
-    resized = image.resize(size, Image.Resampling.HAMMING if is_narrow else Image.Resampling.LANCZOS, box)
-    if size == (side, side):
-        return resized
-    square = Image.new("RGB", (side, side))
-    square.paste(resized, ((side - size[0]) // 2, (side - size[1]) // 2))
-    return square
-
-
-def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int, int]]:
-    """Return which part of a picture of `size` is kept, and the size it will have."""
     width, height = size
     if mode == "crop":
         edge = min(size)
@@ -127,9 +114,29 @@ def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int,
     return whole, (side, side)
 
 
-def _enlarged(size: tuple[int, int], box: Box, target: tuple[int, int]) -> tuple[int, int]:
-    """Return the size the whole picture would have if its part `box` had the size `target`."""
-    return round(size[0] * target[0] / (box[2] - box[0])), round(size[1] * target[1] / (box[3] - box[1]))
+def _decode_smaller(image: Image.Image, box: Box, size: tuple[int, int]) -> Box:
+    """Have a JPEG decoded at the smallest scale at which `box` covers `size`; returns the box at that scale.
+
+    libjpeg decodes at 1/2, 1/4 or 1/8 for less than it costs in full. Other formats are left as they are.
+    """
+    width, height = image.size
+    image.draft("RGB", (round(width * size[0] / (box[2] - box[0])), round(height * size[1] / (box[3] - box[1]))))
+    x, y = image.width / width, image.height / height
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+
+
+def _resize(image: Image.Image, box: Box, size: tuple[int, int], *, is_fast: bool) -> Image.Image:
+    shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+    narrow = is_fast and shrink >= _NARROW_FILTER_FROM
+    return image.resize(size, Image.Resampling.HAMMING if narrow else Image.Resampling.LANCZOS, box)
+
+
+def _on_square(image: Image.Image, side: int) -> Image.Image:
+    if image.size == (side, side):
+        return image
+    square = Image.new("RGB", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> bytes:
