@@ -77,7 +77,7 @@ def run(
             | transforms.CleanCaptions()
         )
         if earlier:
-            listed = pipeline | transforms.IndexEarlier(earlier.uri, [file.path for file in files])
+            listed = pipeline | transforms.IndexEarlier(earlier.uri, files)
             records = (records, listed) | beam.Flatten()
         (
             records
@@ -85,7 +85,7 @@ def run(
             | transforms.WriteShards(
                 draft, parameters, earlier.uri if earlier else None, images if _has_terminal(options) else None
             )
-            | transforms.CommitManifest(draft, captions)
+            | transforms.CommitManifest(draft, captions, earlier.parent if earlier else None)
         )
     artifact = open_artifact(draft.uri, PREPROCESSED)
     _LOG.info("preprocess: %s", summary(artifact.manifest))
@@ -170,7 +170,7 @@ def preprocess(
     # Progress, also from worker processes; Beam's own chatter stays at warnings.
     for name in ("beam_jobs", "captionflow"):
         logging.getLogger(name).setLevel(logging.INFO)
-    print(run(ingested, output, parameters, context.args, reuse))
+    print(run(ingested, output, parameters, context.args, reuse or None))
 
 
 def _watch_parent(parent: int) -> None:

@@ -17,7 +17,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from captionflow import preprocess, reuse
-from captionflow.artifacts import Draft, file_system
+from captionflow.artifacts import Draft, FileInfo, Parent, file_system
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record
 from captionflow.reuse import Earlier
@@ -68,13 +68,13 @@ class CleanCaptions(beam.PTransform):
 class IndexEarlier(beam.PTransform):
     """List what an earlier preprocessed artifact holds of each image, so that it need not be fetched again."""
 
-    def __init__(self, uri: str, paths: Iterable[str]) -> None:
+    def __init__(self, uri: str, files: Iterable[FileInfo]) -> None:
         super().__init__()
-        self._uri, self._paths = uri, list(paths)
+        self._uri, self._files = uri, list(files)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Earlier]:
         """Nothing → Earlier."""
-        return pipeline | beam.Create(self._paths) | beam.Reshuffle() | beam.FlatMap(_index, self._uri)
+        return pipeline | beam.Create(self._files) | beam.Reshuffle() | beam.FlatMap(_index, self._uri)
 
 
 class GroupByShard(beam.PTransform):
@@ -111,13 +111,13 @@ class WriteShards(beam.PTransform):
 class CommitManifest(beam.PTransform):
     """Gather what came of every shard and write the manifest, last of all."""
 
-    def __init__(self, draft: Draft, captions: int) -> None:
+    def __init__(self, draft: Draft, captions: int, reused: Parent | None = None) -> None:
         super().__init__()
-        self._draft, self._captions = draft, captions
+        self._arguments = draft, captions, reused
 
     def expand(self, infos: beam.PCollection[ShardInfo]) -> beam.PCollection[str]:
         """ShardInfos → the URI of the artifact, once."""
-        return infos | beam.combiners.ToList() | beam.Map(preprocess.commit, self._draft, self._captions)
+        return infos | beam.combiners.ToList() | beam.Map(preprocess.commit, *self._arguments)
 
 
 class _WriteShards(beam.DoFn):
@@ -153,8 +153,8 @@ class _WriteShards(beam.DoFn):
             yield info
 
 
-def _index(path: str, uri: str) -> Iterator[Earlier]:
-    return reuse.index(uri, path)
+def _index(file: FileInfo, uri: str) -> list[Earlier]:
+    return reuse.index(uri, file)
 
 
 def _beam_path(uri: str) -> str:

@@ -49,7 +49,7 @@ class Downloader:
     def _download(self, url: str, earlier: Earlier | None, is_careful: bool) -> Download:
         if self._earlier and earlier:
             if earlier.reason:
-                return Download(error=FetchError(earlier.reason, earlier.detail), is_reused=True)
+                return Download(error=FetchError(earlier.reason, earlier.detail))
             if picture := self._earlier.read(earlier):
                 return Download(picture, is_reused=True)
         fetched = 0

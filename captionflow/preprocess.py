@@ -4,10 +4,10 @@
 """
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 
-from captionflow.artifacts import Draft, Manifest, now
+from captionflow.artifacts import Draft, Manifest, Parent, now
 from captionflow.captions import clean_caption
 from captionflow.errors import StepFailedError
 from captionflow.records import ImageCaption, RecordError, Reject, to_json_line
@@ -61,8 +61,13 @@ def unpack(packed: bytes) -> Record | Earlier:
     return _TAGS[packed[:1]].from_json(packed[1:])
 
 
-def commit(infos: list[ShardInfo], draft: Draft, captions: int) -> str:
+def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent | None = None) -> str:
     """Write the manifest of the preprocessed artifact; returns its URI.
+
+    Args:
+        captions: how many were to arrive.
+        reused: the earlier artifact that pictures were taken from. The result does not depend on it,
+            so it is told in the manifest's `run` section and is no parent.
 
     Raises:
         StepFailedError: a caption is unaccounted for, or no image is left.
@@ -97,6 +102,7 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int) -> str:
         },
         run={
             **effort,
+            "reused": asdict(reused) if reused else None,
             "seconds": seconds,
             "images_per_second": round((counts["images_in"] - effort["images_resumed"]) / max(1.0, seconds), 1),
         },

@@ -4,11 +4,14 @@ An index of the earlier artifact goes through the job's shuffle together with th
 image where its picture lies, never the picture itself.
 """
 
+import hashlib
 import io
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import IO
 
 import fastavro
 
@@ -20,6 +23,8 @@ from captionflow.records import Reject, Sample
 from captionflow.shards import REJECTS, SHARD_SUFFIX
 
 _PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
+# What reading a file that was cut or changed may raise.
+_UNREADABLE = (OSError, ValueError, EOFError, IndexError, KeyError, TypeError)
 # A reject stands only while the rules by which it was made do.
 _RULES = (
     "allow_url_prefix",
@@ -30,6 +35,8 @@ _RULES = (
     "decode_seconds",
     "decode_megabytes",
 )
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +76,52 @@ def open_earlier(uri: str, parameters: PreprocessParameters) -> tuple[Artifact, 
     return artifact, files
 
 
-def index(uri: str, path: str) -> Iterator[Earlier]:
-    """Yield what one file of the artifact at `uri`, a shard or one of rejects, says of each image."""
+def index(uri: str, file: FileInfo) -> list[Earlier]:
+    """Return what one file of the artifact at `uri`, a shard or one of rejects, says of each image.
+
+    A file that is not as its manifest says is passed over, so that its images are fetched.
+    """
     fs, root = file_system(uri)
-    with fs.open(f"{root}/{path}", "rb") as file:
-        if path.endswith(SHARD_SUFFIX):
-            for block in fastavro.block_reader(file, Sample.AVRO_SCHEMA):
-                for sample in map(Sample.from_avro, block):  # type: ignore[arg-type]
-                    yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
-            return
-        for reject in map(Reject.from_json, file):
-            if reject.stage == "images" and not reject.retryable and reject.image_id is not None:
-                yield Earlier(reject.image_id, reject.image_url or "", reason=reject.reason, detail=reject.detail)
+    try:
+        with fs.open(f"{root}/{file.path}", "rb") as source:
+            reader = _HashingReader(source)
+            found = list(_earlier(reader, file.path))
+        if reader.sha256 == file.sha256:
+            return found
+    except _UNREADABLE:
+        pass
+    _LOG.warning("%s/%s differs from its manifest; its images are fetched again", uri, file.path)
+    return []
+
+
+def _earlier(source: "_HashingReader", path: str) -> Iterator[Earlier]:
+    if path.endswith(SHARD_SUFFIX):
+        for block in fastavro.block_reader(source, Sample.AVRO_SCHEMA):  # type: ignore[arg-type]
+            for sample in map(Sample.from_avro, block):  # type: ignore[arg-type]
+                yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
+        return
+    for reject in map(Reject.from_json, source.read().splitlines()):
+        if reject.stage == "images" and not reject.retryable and reject.image_id is not None:
+            yield Earlier(reject.image_id, reject.image_url or "", reason=reject.reason, detail=reject.detail)
+
+
+class _HashingReader:
+    """A binary file being read, forwards only."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 class EarlierPictures:
@@ -100,7 +141,7 @@ class EarlierPictures:
                 sample = Sample.from_avro(record)  # type: ignore[arg-type]
                 if sample.image_id == earlier.image_id:
                     return StoredImage(sample.image, sample.height, sample.width)
-        except (OSError, ValueError, EOFError, IndexError):
+        except _UNREADABLE:
             pass
         return None
 

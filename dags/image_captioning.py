@@ -63,6 +63,12 @@ PARAMS = {
         description='More Beam options as JSON: {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
     ),
     **form(PreprocessParameters, "Preprocess", allow_url_prefix=[f"{SAMPLE}/images"]),
+    "reuse": Param(
+        None,
+        type=["null", "string"],
+        section="Preprocess",
+        description="URI of an earlier preprocessed artifact: images it holds are not fetched again.",
+    ),
     **form(TrainParameters, "Train"),
     **form(EvaluateParameters, "Evaluate"),
 }
@@ -171,6 +177,7 @@ def image_captioning() -> None:
         pipeline_options={
             "ingested": ingest(output(INGESTED)),
             "output": output(PREPROCESSED),
+            "reuse": "{{ params.reuse or '' }}",
             **{
                 name.replace("_", "-"): option(name, schema)
                 for name, schema in PreprocessParameters.json_schema().items()

@@ -1,0 +1,123 @@
+"""Taking pictures from an earlier artifact: what is fetched again, and that the result is a clean run's."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.preprocess import run
+from captionflow.artifacts import open_artifact
+from captionflow.errors import InvalidInputError
+from captionflow.parameters import PreprocessParameters
+from captionflow.records import ImageCaption
+from tests.servers import Site, send
+from tests.test_preprocess import assert_accounted, content, ingest_records
+
+RECORD = ImageCaption(1, 1, "A dog.", "", "1.jpg", "Attribution License")
+FAILING, GONE = 5, 7
+
+Job = Callable[..., str]
+
+
+@pytest.fixture
+def job(site: Site, small_sample: Path, tmp_path: Path) -> Job:
+    """Run the job on the first pictures of a site, of which two fail, one of them for good."""
+    pictures = sorted((small_sample / "images").iterdir())
+    site.pages = {f"/{i}.jpg": path.read_bytes() for i, path in enumerate(pictures)}
+    site.pages[f"/{FAILING}.jpg"] = lambda handler: send(handler, b"", 503)
+    del site.pages[f"/{GONE}.jpg"]
+
+    def start(name: str, images: int = 40, reuse: str | None = None, **parameters: object) -> str:
+        records = [replace(RECORD, image_id=i, id=i, image_url=f"{site.url}/{i}.jpg") for i in range(images)]
+        settings = PreprocessParameters(
+            **{"image_size": 32, "allow_url_prefix": (site.url,), "fetch_retries": 0, **parameters}
+        )
+        return run(ingest_records(records, tmp_path / f"of-{images}"), str(tmp_path / name), settings, [], reuse)
+
+    return start
+
+
+def heal(site: Site) -> None:
+    site.pages[f"/{FAILING}.jpg"] = site.pages["/0.jpg"]
+    site.hits.clear()
+
+
+def assert_equal(ours: str, clean: str) -> None:
+    assert content(ours) == content(clean)
+    assert open_artifact(ours).manifest.sha256 == open_artifact(clean).manifest.sha256
+
+
+def test_only_what_may_succeed_now_is_fetched_again(site: Site, job: Job) -> None:
+    earlier = job("earlier")
+    assert open_artifact(earlier).manifest.counts["rejected"] == {"http_404": 1, "http_503": 1}
+    heal(site)
+    again = job("again", reuse=earlier)
+    assert set(site.hits) == {f"/{FAILING}.jpg"}
+    manifest = open_artifact(again).manifest
+    assert manifest.counts["rejected"] == {"http_404": 1}
+    assert (manifest.run["images_reused"], manifest.run["reused"]["uri"]) == (38, earlier)
+    assert_accounted(open_artifact(again))
+    assert_equal(again, job("clean"))
+
+
+def test_more_images_and_other_shards_are_no_hindrance(site: Site, job: Job) -> None:
+    earlier = job("earlier", split="1,0,0")
+    heal(site)
+    again = job("again", images=60, reuse=earlier, split="0.4,0.3,0.3")
+    assert set(site.hits) == {f"/{FAILING}.jpg", *(f"/{i}.jpg" for i in range(40, 60))}
+    assert_equal(again, job("clean", images=60, split="0.4,0.3,0.3"))
+
+
+def test_images_that_are_wanted_no_more_leave_no_trace(site: Site, job: Job) -> None:
+    earlier = job("earlier", images=60, split="0.4,0.3,0.3")
+    heal(site)
+    assert_equal(
+        job("again", images=1, reuse=earlier, split="0.4,0.3,0.3"), job("clean", images=1, split="0.4,0.3,0.3")
+    )
+
+
+def test_a_reject_made_by_other_rules_is_tried_again(site: Site, job: Job) -> None:
+    earlier = job("earlier")
+    heal(site)
+    job("again", reuse=earlier, max_image_megapixels=1)
+    assert set(site.hits) == {f"/{FAILING}.jpg", f"/{GONE}.jpg"}
+
+
+def test_another_url_is_another_image(site: Site, job: Job, tmp_path: Path) -> None:
+    earlier = job("earlier", images=2)
+    site.pages["/new.jpg"] = site.pages["/1.jpg"]
+    site.hits.clear()
+    records = [
+        replace(RECORD, image_id=i, id=i, image_url=f"{site.url}/{url}") for i, url in enumerate(["0.jpg", "new.jpg"])
+    ]
+    settings = PreprocessParameters(image_size=32, allow_url_prefix=(site.url,), fetch_retries=0)
+    run(ingest_records(records, tmp_path / "other"), str(tmp_path / "again"), settings, [], earlier)
+    assert set(site.hits) == {"/new.jpg"}
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: data[:-1] + b"x"], ids=["cut", "changed"])
+def test_a_shard_that_was_damaged_is_fetched_again(site: Site, job: Job, damage: Callable[[bytes], bytes]) -> None:
+    earlier = job("earlier", images=4, split="1,0,0")
+    site.hits.clear()
+    job("first", images=4, split="1,0,0", reuse=earlier)
+    assert not site.hits
+    shard = next(Path(earlier).glob("train/*.avro"))
+    shard.write_bytes(damage(shard.read_bytes()))
+    again = job("second", images=4, split="1,0,0", reuse=earlier)
+    assert len(site.hits) == 4
+    assert_equal(again, job("clean", images=4, split="1,0,0"))
+
+
+def test_pictures_of_another_form_are_refused(job: Job) -> None:
+    earlier = job("earlier", images=4)
+    with pytest.raises(InvalidInputError, match=r"--reuse: .* was made with image_size 32, not 64"):
+        job("again", images=4, reuse=earlier, image_size=64)
+
+
+def test_an_artifact_cannot_be_made_from_itself(job: Job) -> None:
+    earlier = job("earlier", images=4)
+    with pytest.raises(InvalidInputError, match="choose another --output"):
+        job("earlier", images=4, reuse=earlier)
+    assert json.loads(Path(earlier, "manifest.json").read_bytes())["kind"] == "preprocessed"
