@@ -21,6 +21,20 @@ def kill_when(command: list[str], condition: Callable[[], bool], env: Mapping[st
         process.wait()
 
 
+def kill_after(command: list[str], seconds: float | None, condition: Callable[[], bool]) -> None:
+    """Start a command and SIGKILL it, but not its children, after some seconds or once the condition holds."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        if seconds is None:
+            wait_until(lambda: condition() or process.poll() is not None)
+            assert process.poll() is None, "it ended before it could be killed"
+        else:
+            time.sleep(seconds)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a condition; fail when it does not come true in time."""
     end = time.monotonic() + seconds
