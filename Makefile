@@ -45,6 +45,10 @@ lint: $(SYNCED) ## ruff, mypy and import-linter
 	mypy
 	lint-imports
 
+.PHONY: bench
+bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENCH='--images DIR --count 1000' …)
+	python -m benchmarks.preprocess $(BENCH)
+
 .PHONY: airflow
 airflow: $(DATABASE) $(SAMPLE) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
 	airflow standalone
@@ -56,7 +60,7 @@ lock: | $(UV) ## Choose the newest versions that fit together and write them to 
 
 .PHONY: clean
 clean: ## Remove the environment, the Airflow database and all artifacts
-	rm -rf .venv .uv .airflow artifacts build dist *.egg-info
+	rm -rf .venv .uv .bench .airflow artifacts build dist *.egg-info
 
 .uv/bin/uv:
 	@mkdir -p .uv

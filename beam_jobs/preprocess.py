@@ -6,6 +6,7 @@ Options that are not the job's own go to Beam, so `--runner`, `--direct_num_work
 `--project` work as in any Beam job.
 """
 
+import argparse
 import io
 import logging
 import os
@@ -14,14 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import psutil
 import typer
 
-from captionflow.artifacts import INGESTED, PREPROCESSED, begin, open_artifact, resolve
+from captionflow.artifacts import INGESTED, PREPROCESSED, Artifact, Draft, begin, open_artifact, resolve
 from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
 from captionflow.options import expand
 from captionflow.parameters import PreprocessParameters
@@ -29,10 +30,12 @@ from captionflow.parameters import PreprocessParameters
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from captionflow.reuse import EarlierArtifact
+    from captionflow.shards import Layout
+
 _LOG = logging.getLogger("beam_jobs.preprocess")  # also when this file is run as __main__
 
-# The runner that --runner DirectRunner stands for.
-DIRECT = "FnApiRunner"
+_DIRECT = "DirectRunner"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,25 +53,57 @@ def run(
         InvalidInputError: an input is not usable, or Beam does not know an option.
         StepFailedError: no image is left.
     """
-    # Imported here so that --help does not wait for Beam.
+    # Imported here so that --help does not wait for them.
+    from captionflow.preprocess import summary
+    from captionflow.reuse import open_earlier
+    from captionflow.shard_workers import shard_workers
+    from captionflow.shards import Layout
+
+    source = open_artifact(ingested, INGESTED)
+    images = source.manifest.counts["images"]
+    layout = Layout.plan(images, parameters)
+    if reuse and resolve(reuse) == resolve(output):
+        raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
+    earlier = open_earlier(reuse, parameters) if reuse else None
+    is_here = _works_here(beam_arguments)
+    writing = parameters, reuse and resolve(reuse), images if is_here and sys.stderr.isatty() else None
+    with ExitStack() as held:
+        if is_here:
+            # They start while Beam is imported; the transform asks for the same ones.
+            held.callback(shard_workers(*writing).close)
+        options = beam_options(beam_arguments)
+        draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
+        _run(options, source, layout, draft, earlier, writing)
+    artifact = open_artifact(draft.uri, PREPROCESSED)
+    _LOG.info("preprocess: %s", summary(artifact.manifest))
+    return artifact.uri
+
+
+def _works_here(beam_arguments: list[str]) -> bool:
+    """Whether the images are fetched by this process and its children, as far as can be told before Beam is there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--runner", default=_DIRECT)
+    parser.add_argument("--direct_running_mode", default="in_memory")
+    known, _ = parser.parse_known_args(beam_arguments)
+    return bool(known.runner == _DIRECT and known.direct_running_mode != "multi_processing")
+
+
+def _run(
+    options: "PipelineOptions",
+    source: Artifact,
+    layout: "Layout",
+    draft: Draft,
+    earlier: "EarlierArtifact | None",
+    writing: tuple[PreprocessParameters, str | None, int | None],
+) -> None:
     import apache_beam as beam
 
     from beam_jobs import transforms
     from captionflow.ingest import CAPTIONS
-    from captionflow.preprocess import summary
-    from captionflow.reuse import open_earlier
-    from captionflow.shards import Layout
 
-    options = beam_options(beam_arguments)
-    source = open_artifact(ingested, INGESTED)
-    captions, images = source.manifest.counts["captions"]["out"], source.manifest.counts["images"]
-    layout = Layout.plan(images, parameters)
-    if reuse and resolve(reuse) == resolve(output):
-        raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
-    earlier, files = open_earlier(reuse, parameters) if reuse else (None, [])
+    parameters = writing[0]
+    captions = source.manifest.counts["captions"]["out"]
     _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
-    draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
-
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         records = (
             pipeline
@@ -77,29 +112,14 @@ def run(
             | transforms.CleanCaptions()
         )
         if earlier:
-            listed = pipeline | transforms.IndexEarlier(earlier.uri, files)
+            listed = pipeline | transforms.IndexEarlier(earlier)
             records = (records, listed) | beam.Flatten()
         (
             records
             | transforms.GroupByShard(layout)
-            | transforms.WriteShards(
-                draft, parameters, earlier.uri if earlier else None, images if _has_terminal(options) else None
-            )
-            | transforms.CommitManifest(draft, captions, earlier.parent if earlier else None)
+            | transforms.WriteShards(draft, *writing)
+            | transforms.CommitManifest(draft, captions, earlier.artifact.parent if earlier else None)
         )
-    artifact = open_artifact(draft.uri, PREPROCESSED)
-    _LOG.info("preprocess: %s", summary(artifact.manifest))
-    return artifact.uri
-
-
-def _has_terminal(options: "PipelineOptions") -> bool:
-    """Whether the job's work is done in this process, in front of a user."""
-    from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
-
-    is_here = options.view_as(StandardOptions).runner == DIRECT and (
-        options.view_as(DirectOptions).direct_running_mode != "multi_processing"
-    )
-    return is_here and sys.stderr.isatty()
 
 
 @contextmanager
@@ -134,15 +154,15 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
         raise InvalidInputError(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
     # A portable runner may bring options of its own, which only its job server knows.
     standard = options.view_as(StandardOptions)
-    runner = standard.runner or "DirectRunner"
+    runner = standard.runner or _DIRECT
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
-    if unknown and runner in ("DirectRunner", "DataflowRunner"):
+    if unknown and runner in (_DIRECT, "DataflowRunner"):
         raise InvalidInputError(
             f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
         )
-    if runner == "DirectRunner":
+    if runner == _DIRECT:
         # Left to itself it downloads a Prism binary and runs that; this is what it falls back to offline.
-        standard.runner = DIRECT
+        standard.runner = "FnApiRunner"
     return options
 
 

@@ -13,15 +13,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from captionflow import preprocess, reuse
 from captionflow.artifacts import Draft, FileInfo, Parent, file_system
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record
-from captionflow.reuse import Earlier
-from captionflow.shard_workers import ShardWorkers
+from captionflow.reuse import Earlier, EarlierArtifact
+from captionflow.shard_workers import shard_workers
 from captionflow.shard_writer import SHARDS_AT_ONCE, ShardTask
 from captionflow.shards import Layout, ShardInfo, ShardKey
 
@@ -68,13 +67,14 @@ class CleanCaptions(beam.PTransform):
 class IndexEarlier(beam.PTransform):
     """List what an earlier preprocessed artifact holds of each image, so that it need not be fetched again."""
 
-    def __init__(self, uri: str, files: Iterable[FileInfo]) -> None:
+    def __init__(self, earlier: EarlierArtifact) -> None:
         super().__init__()
-        self._uri, self._files = uri, list(files)
+        self._earlier = earlier
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Earlier]:
         """Nothing → Earlier."""
-        return pipeline | beam.Create(self._files) | beam.Reshuffle() | beam.FlatMap(_index, self._uri)
+        files = pipeline | beam.Create(self._earlier.files) | beam.Reshuffle()
+        return files | beam.FlatMap(_index, self._earlier.artifact.uri)
 
 
 class GroupByShard(beam.PTransform):
@@ -97,9 +97,7 @@ class WriteShards(beam.PTransform):
         total: number of images, to draw a progress bar in this process.
     """
 
-    def __init__(
-        self, draft: Draft, parameters: PreprocessParameters, earlier: str | None = None, total: int | None = None
-    ) -> None:
+    def __init__(self, draft: Draft, parameters: PreprocessParameters, earlier: str | None, total: int | None) -> None:
         super().__init__()
         self._write = _WriteShards(draft, parameters, earlier, total)
 
@@ -123,11 +121,9 @@ class CommitManifest(beam.PTransform):
 class _WriteShards(beam.DoFn):
     def __init__(self, draft: Draft, *arguments: Any) -> None:
         self._draft, self._arguments = draft, arguments
-        # Shared by all threads of this process.
-        self._shared = Shared()
 
     def setup(self) -> None:
-        self._workers = self._shared.acquire(lambda: ShardWorkers(*self._arguments))
+        self._workers = shard_workers(*self._arguments)
 
     def start_bundle(self) -> None:
         self._begun: deque[Future[ShardInfo | None]] = deque()

@@ -6,6 +6,7 @@ one event loop, answers built beforehand: it takes little from the programs that
 
 import asyncio
 import multiprocessing
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -28,11 +29,17 @@ class Traffic(Structure):
 
 
 @contextmanager
-def serve(folder: Path, latency: float = 0.0) -> Iterator[Traffic]:
-    """Serve the JPEGs of a folder from a process of its own while the block lasts; `latency` in seconds."""
+def serve(folder: Path, latency: float = 0.0, cpus: set[int] | None = None) -> Iterator[Traffic]:
+    """Serve the JPEGs of a folder from a process of its own while the block lasts.
+
+    Args:
+        folder: where the pictures are.
+        latency: seconds before each answer.
+        cpus: the CPUs it may use; all if None.
+    """
     context = multiprocessing.get_context("spawn")
     traffic: Any = context.Value(Traffic, lock=False)
-    process = context.Process(target=_run, args=(folder, latency, traffic), daemon=True)
+    process = context.Process(target=_run, args=(folder, latency, cpus, traffic), daemon=True)
     process.start()
     while not traffic.port:
         process.join(0.02)
@@ -71,7 +78,9 @@ class _Connection(asyncio.Protocol):
             self._traffic.sent_bytes += len(answer)
 
 
-def _run(folder: Path, latency: float, traffic: Traffic) -> None:
+def _run(folder: Path, latency: float, cpus: set[int] | None, traffic: Traffic) -> None:
+    if cpus:
+        os.sched_setaffinity(0, cpus)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
     bodies = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
     answers = [head % len(body) + body for body in bodies]

@@ -1,7 +1,6 @@
 """Images: decode whatever the web sends to RGB, resize to a square, encode for storage."""
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,10 +70,12 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError("not_an_image", "no known image format") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
-        # Pillow's decoders raise all of these on broken files.
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's decoders raise anything on broken files, AssertionError included.
         is_cut = "truncated" in str(error).lower()
-        raise ImageError("truncated_image" if is_cut else "corrupt_image", str(error)) from error
+        raise ImageError("truncated_image" if is_cut else "corrupt_image", str(error) or repr(error)) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

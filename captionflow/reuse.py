@@ -57,8 +57,16 @@ class Earlier:
         return cls(**json.loads(line))
 
 
-def open_earlier(uri: str, parameters: PreprocessParameters) -> tuple[Artifact, list[FileInfo]]:
-    """Open the artifact whose pictures are to be reused; returns it and its files worth indexing.
+@dataclass(frozen=True)
+class EarlierArtifact:
+    """A preprocessed artifact and those of its files that are worth indexing."""
+
+    artifact: Artifact
+    files: list[FileInfo]
+
+
+def open_earlier(uri: str, parameters: PreprocessParameters) -> EarlierArtifact:
+    """Open the artifact whose pictures are to be reused.
 
     Raises:
         InvalidInputError: it is no preprocessed artifact, or its pictures are of another form.
@@ -73,7 +81,7 @@ def open_earlier(uri: str, parameters: PreprocessParameters) -> tuple[Artifact, 
     files = [file for file in artifact.manifest.files if file.path.endswith(SHARD_SUFFIX)]
     if all(had.get(name) == wanted[name] for name in _RULES):
         files += artifact.files(f"{REJECTS}/")
-    return artifact, files
+    return EarlierArtifact(artifact, files)
 
 
 def index(uri: str, file: FileInfo) -> list[Earlier]:

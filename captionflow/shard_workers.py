@@ -60,6 +60,20 @@ class ShardWorkers:
         return min(self._workers, key=lambda worker: worker.load).submit(task)
 
 
+_running: "weakref.WeakValueDictionary[tuple[object, ...], ShardWorkers]" = weakref.WeakValueDictionary()
+_starting = threading.Lock()
+
+
+def shard_workers(parameters: PreprocessParameters, earlier: str | None, total: int | None) -> ShardWorkers:
+    """Return the workers of this process: the same ones to all who ask alike, while somebody holds them."""
+    with _starting:
+        key = (parameters, earlier, total)
+        workers = _running.get(key)
+        if workers is None or not workers.close.alive:
+            workers = _running[key] = ShardWorkers(parameters, earlier, total)
+        return workers
+
+
 def _share(parameters: PreprocessParameters, size: int) -> PreprocessParameters:
     """Return the parameters of one of `size` processes."""
     return replace(
