@@ -75,7 +75,8 @@ def run(
         draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
         _run(options, source, layout, draft, earlier, writing)
     artifact = open_artifact(draft.uri, PREPROCESSED)
-    _LOG.info("preprocess: %s", summary(artifact.manifest))
+    for line in summary(artifact.manifest):
+        _LOG.info("preprocess: %s", line)
     return artifact.uri
 
 

@@ -110,15 +110,15 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent |
     return draft.uri
 
 
-def summary(manifest: Manifest) -> str:
-    """Return how the job went, in a line for the whole and one for the rejects, if there are any."""
+def summary(manifest: Manifest) -> list[str]:
+    """Return how the job went: a line for the whole and one for the rejects, if there are any."""
     images, run, rejected = manifest.counts["images"], manifest.run, Counter(manifest.counts["rejected"])
-    text = (
-        f"{images['in']} images seen, {images['out']} kept, {run['images_reused']} reused, "
-        f"{run['images_resumed']} kept from an attempt that broke off; {run['fetched_bytes'] / 1e6:.1f} MB fetched "
+    lines = [
+        f"{images['in']} images seen, {images['out']} kept, {run['images_reused']} of them reused, "
+        f"{run['images_resumed']} done by an attempt that broke off; {run['fetched_bytes'] / 1e6:.1f} MB fetched "
         f"in {run['seconds']:.0f} s, {run['images_per_second']} images/s"
-    )
+    ]
     if rejected:
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        text += f"\n{rejected.total()} captions rejected: {reasons}"
-    return text
+        lines.append(f"{rejected.total()} captions rejected: {reasons}")
+    return lines
