@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -18,7 +19,8 @@ class Progress:
     """
 
     def __init__(self, total: int | None = None) -> None:
-        self._bar = tqdm(total=total, unit="image", desc="preprocess") if total else None
+        self._total = total
+        self._bar: tqdm[NoReturn] | None = None
         self._lock = threading.Lock()
         self._seen = self._kept = self._last_seen = 0
         self._last_at = time.monotonic()
@@ -28,7 +30,9 @@ class Progress:
         with self._lock:
             self._seen += seen
             self._kept += kept
-            if self._bar is not None:
+            if self._total is not None:
+                # Drawn once there is something to show, below what was said at the start.
+                self._bar = self._bar or tqdm(total=self._total, unit="image", desc="preprocess")
                 self._bar.update(seen)
                 return
             seconds = time.monotonic() - self._last_at
@@ -36,6 +40,11 @@ class Progress:
                 rate = (self._seen - self._last_seen) / seconds
                 _LOG.info("%d images, %d kept, %.0f images/s", self._seen, self._kept, rate)
                 self._last_seen, self._last_at = self._seen, self._last_at + seconds
+
+    def tell(self, message: str, *values: object) -> None:
+        """Log a detail, for which a bar leaves no room."""
+        if self._total is None:
+            _LOG.info(message, *values)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -1,12 +1,15 @@
 """The preprocess job on Beam's DirectRunner: what comes out, byte for byte, and where the rest went."""
 
+import contextlib
 import io
 import json
 import os
+import pty
 import random
 import shutil
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -15,14 +18,16 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import apache_beam as beam
 import fastavro
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_jobs import transforms
 from beam_jobs.preprocess import run
-from captionflow.artifacts import Artifact, open_artifact
+from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.dataset import to_tensor
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.ingest import ingest
@@ -236,6 +241,37 @@ def test_a_wrong_beam_option_is_one_line(ingested: str, tmp_path: Path, option: 
         run(ingested, str(tmp_path / "out"), PreprocessParameters(), [option])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_terminal_shows_a_bar_and_the_end_a_summary(ingested: str, small_sample: Path, tmp_path: Path) -> None:
+    terminal, seen_by_job = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={ingested}", f"--output={tmp_path}/out"]
+    job += [f"--allow-url-prefix={small_sample}", "--image-size=32", "--licenses=*"]
+    subprocess.run(job, stderr=seen_by_job, stdout=subprocess.DEVNULL, check=True)
+    os.close(seen_by_job)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal says that nobody is left at the other end
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert b"60/60" in shown
+    assert b"60 images seen, 60 kept" in shown
+
+
+def test_beam_counts_what_is_kept_and_rejected(small_sample: Path, tmp_path: Path) -> None:
+    good = str(next((small_sample / "images").iterdir()))
+    records = [replace(CAPTION, image_id=i, id=i, image_url=url) for i, url in enumerate([good, good, "/gone.jpg"])]
+    settings = parameters(small_sample)
+    draft = begin(str(tmp_path / "out"), "preprocessed", settings.to_json(), [])
+    with beam.Pipeline("FnApiRunner") as pipeline:
+        shards = pipeline | beam.Create(records) | transforms.GroupByShard(Layout.plan(3, settings))
+        _ = shards | transforms.WriteShards(draft, settings, None, None)
+    counters = pipeline.result.metrics().query()["counters"]
+    counted = {counter.key.metric.name: counter.committed for counter in counters}
+    assert counted["images_in"] == 3
+    assert counted["images_out"] == 2
+    assert counted["rejected_url_not_allowed"] == 1
 
 
 @pytest.mark.slow
