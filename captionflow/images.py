@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from captionflow.parameters import PreprocessParameters
 
@@ -18,6 +18,17 @@ _MEGAPIXEL = 1_000_000
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # With so many pixels for one of the target's, a narrow filter averages enough of them; with fewer, a wide one is cheap.
 _NARROW_FILTER_FROM = 1.75
+
+# By the number that EXIF gives to how a picture was held.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Box = tuple[float, float, float, float]
 
@@ -52,7 +63,7 @@ def process(data: bytes, parameters: PreprocessParameters) -> StoredImage:
         if is_fast:
             box = _decode_smaller(image, box, size)
         square = _on_square(_resize(to_rgb(image), box, size, is_fast=is_fast), side)
-        upright = _upright(square, image.getexif())
+        upright = _upright(square, image)
     return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side)
 
 
@@ -90,11 +101,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
-    if exif.get(0x0112, 1) == 1:  # Orientation; 1 is upright.
+def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(original.getexif().get(0x0112, 1))
+    except Exception:  # Broken metadata, which is no reason to lose the picture.
         return image
-    image.getexif()[0x0112] = exif[0x0112]
-    return ImageOps.exif_transpose(image)
+    return image.transpose(turn) if turn is not None else image
 
 
 def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int, int]]:

@@ -232,7 +232,7 @@ class PreprocessParameters(Parameters):
     decode_seconds: float = parameter(
         20.0, "Seconds of CPU time one picture may take to decode.", minimum=0.1, maximum=600.0
     )
-    decode_megabytes: int = parameter(1024, "Memory one picture may take to decode, in MB.", minimum=16, maximum=65536)
+    decode_megabytes: int = parameter(2048, "Memory one picture may take to decode, in MB.", minimum=16, maximum=65536)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +30,7 @@ from captionflow.parameters import PreprocessParameters
 
 _REQUEST = struct.Struct("<Q")  # bytes of the picture
 _ANSWER = struct.Struct("<?QII")  # stored?, bytes of the picture or of the reason; height, width
+_TIMEOUT = "decode_timeout"
 MEGABYTE = 1_000_000
 
 
@@ -50,7 +51,9 @@ class Sandbox:
         with self._turn:
             try:
                 return self._try(data)
-            except _DecoderDiedError:
+            except _DecoderDiedError as error:
+                if error.args[0] == _TIMEOUT:
+                    raise ImageError(*error.args) from error
                 # It may have been somebody else's doing, the kernel's when memory is short: a second chance.
                 try:
                     return self._try(data)
@@ -82,6 +85,12 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def silence_native_code() -> None:
+    """Keep what libraries print about broken files out of the log, but not what Python prints."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def limit_memory(size: int) -> None:
@@ -134,7 +143,7 @@ class _Decoder:
         self.close()
         code = self._process.returncode
         if code == -signal.SIGPROF:
-            return "decode_timeout", "decoding took longer than --decode-seconds"
+            return _TIMEOUT, "decoding took longer than --decode-seconds"
         return "decoder_crashed", f"the decoder ended with {signal.Signals(-code).name if code < 0 else code}"
 
     def close(self) -> None:
@@ -163,18 +172,20 @@ def main() -> None:
     memory, parameters = mmap.mmap(int(sys.argv[1]), 0), PreprocessParameters.from_mapping(json.loads(sys.argv[2]))
     # Interrupting the job in a terminal is the parent's affair; stdin closes then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    silence_native_code()
     limit_memory(parameters.decode_megabytes * MEGABYTE)
-    while request := os.read(0, _REQUEST.size):
-        data = memory[: _REQUEST.unpack(request)[0]]
-        with cpu_limit(parameters.decode_seconds):
-            is_stored, content, height, width = _answer(data, parameters)
-        memory[: len(content)] = content
-        os.write(1, _ANSWER.pack(is_stored, len(content), height, width))
+    with suppress(BrokenPipeError):  # The parent is gone.
+        while request := os.read(0, _REQUEST.size):
+            (length,) = _REQUEST.unpack(request)
+            with cpu_limit(parameters.decode_seconds):
+                is_stored, content, height, width = _answer(memory, length, parameters)
+            memory[: len(content)] = content
+            os.write(1, _ANSWER.pack(is_stored, len(content), height, width))
 
 
-def _answer(data: bytes, parameters: PreprocessParameters) -> tuple[bool, bytes, int, int]:
+def _answer(memory: mmap.mmap, length: int, parameters: PreprocessParameters) -> tuple[bool, bytes, int, int]:
     try:
-        stored = process(data, parameters)
+        stored = process(memory[:length], parameters)
     except ImageError as error:
         return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:MEGABYTE], 0, 0
     except MemoryError:

@@ -3,8 +3,8 @@
     python -m captionflow.shard_workers FILE_DESCRIPTOR PARAMETERS EARLIER    (started by ShardWorkers)
 
 A whole shard is handed to a process, so no image passes between processes. A picture that crashes,
-hangs or balloons the decoder ends its process; the shards it had in hand are then begun again, with
-every picture decoded in a sandbox, which finds the culprit and makes it a Reject.
+hangs or balloons the decoder ends its process. The one that takes its place begins the shards in hand
+again, and from then on decodes every picture in a sandbox, which finds the culprits and makes them Rejects.
 """
 
 import json
@@ -28,14 +28,15 @@ from multiprocessing.connection import Connection
 from captionflow.errors import StepFailedError
 from captionflow.parameters import PreprocessParameters
 from captionflow.progress import Progress
-from captionflow.sandbox import MEGABYTE, limit_memory
+from captionflow.sandbox import MEGABYTE, limit_memory, silence_native_code
 from captionflow.shard_writer import ShardTask, ShardWriter
 from captionflow.shards import ShardInfo
 
 _PROGRESS_SECONDS = 0.5
-# Memory of a worker beside what a decoder may take: its threads' stacks, pictures in flight.
+# Memory of a worker beside what a decoder may take: pictures in flight, and the stack of each thread.
 _WORKER_MEGABYTES = 1024
-_NEVER_DIE_TWICE = "a worker died twice over it; is there enough memory?"
+_THREAD_MEGABYTES = 9
+_DIED_TWICE = "its worker died a second time; is there enough memory?"
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class _Worker:
         self._numbers = count()
         self._tasks: dict[int, tuple[ShardTask, Future[ShardInfo | None]]] = {}
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_closed = self._is_careful = False
         self._start()
 
     @property
@@ -110,7 +111,7 @@ class _Worker:
         with self._lock:
             number = next(self._numbers)
             self._tasks[number] = task, future
-            self._send((number, task))
+            self._send((number, replace(task, is_careful=self._is_careful)))
         return future
 
     def close(self) -> None:
@@ -162,14 +163,13 @@ class _Worker:
     def _restart(self) -> None:
         _LOG.warning("a worker died (%d); its %d shards are begun again", self._process.wait(), len(self._tasks))
         self._start()
+        was_careful, self._is_careful = self._is_careful, True
         for number, (task, future) in list(self._tasks.items()):
-            if task.is_careful:
+            if was_careful:
                 del self._tasks[number]
-                future.set_exception(StepFailedError(f"{task.key.name}: {_NEVER_DIE_TWICE}"))
+                future.set_exception(StepFailedError(f"{task.key.name}: {_DIED_TWICE}"))
             else:
-                careful = replace(task, is_careful=True)
-                self._tasks[number] = careful, future
-                self._send((number, careful))
+                self._send((number, replace(task, is_careful=True)))
 
 
 class _Reporter:
@@ -207,7 +207,9 @@ def main() -> None:
     connection, parameters = Connection(int(sys.argv[1])), PreprocessParameters.from_mapping(json.loads(sys.argv[2]))
     # Interrupting the job in a terminal is the parent's affair.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limit_memory((parameters.decode_megabytes + _WORKER_MEGABYTES) * MEGABYTE)
+    silence_native_code()
+    threads = parameters.fetch_concurrency * _THREAD_MEGABYTES
+    limit_memory((parameters.decode_megabytes + _WORKER_MEGABYTES + threads) * MEGABYTE)
     reporter = _Reporter(connection)
     writer = ShardWriter(parameters, sys.argv[3] or None, reporter.on_image)
     with suppress(EOFError, OSError):

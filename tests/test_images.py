@@ -105,9 +105,10 @@ def test_exif_orientation_is_applied() -> None:
     assert_red_then_blue(image)
 
 
-def test_broken_exif_does_not_matter() -> None:
-    data = saved(two_colours(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
-    assert_red_then_blue(picture(data))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\x00\x00MM\x00*\xff\xff\xff\xff", b"Exif\x00\x00garbage"])
+def test_broken_exif_does_not_matter(image_format: str, exif: bytes) -> None:
+    assert_red_then_blue(picture(saved(two_colours(), image_format, exif=exif)))
 
 
 def test_an_animation_gives_its_first_frame() -> None:
