@@ -1,23 +1,33 @@
 """Which URLs may be fetched, so that no URL reaches what its author could not.
 
-http and https go to public addresses only, checked on the address actually connected to. Local
+http and https go to public addresses only, checked on the very address that is then connected to. Local
 files, object stores and hosts inside the network are open only where the user opened them.
 """
 
 import os
 import posixpath
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
 from captionflow.artifacts import is_local, local_path
 from captionflow.parameters import PreprocessParameters
 
 WEB_SCHEMES = frozenset({"http", "https"})
+# NAT64, and the long gone IPv4-compatible addresses: the last 32 bits are an IPv4 address.
+_NAT64, _COMPATIBLE = ip_network("64:ff9b::/96"), ip_network("::/96")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -26,16 +36,43 @@ class NotPublicError(HTTPError):
 
 
 class PublicOnly:
-    """Mixed into an urllib3 connection class: gives up unless the peer's address is public."""
+    """Mixed into an urllib3 connection class: connects to public addresses, and sends not even a packet to others."""
+
+    port: int
+    _dns_host: str
 
     def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
-        address = ip_address(sock.getpeername()[0].partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        if not (mapped or address).is_global or address.is_multicast:
-            sock.close()
-            raise NotPublicError(f"{address} is not a public address")
-        return sock
+        name = self._dns_host
+        public = [address for address in self._resolve(name) if _is_public(address)]
+        if not public:
+            raise NotPublicError(f"{name} has no public address")
+        try:
+            # To the address that was looked at: the name may mean another the next time.
+            for self._dns_host in public[:-1]:
+                with suppress(NewConnectionError, ConnectTimeoutError):
+                    return super()._new_conn()  # type: ignore[misc]
+            self._dns_host = public[-1]
+            return super()._new_conn()  # type: ignore[misc]
+        finally:
+            self._dns_host = name
+
+    def _resolve(self, name: str) -> list[str]:
+        try:
+            found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(name, self, error) from error  # type: ignore[arg-type]
+        except UnicodeError as error:
+            raise LocationParseError(name) from error
+        return [str(address[0]) for *_, address in found]
+
+
+def _is_public(text: str) -> bool:
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        # Some lead on to an IPv4 address.
+        carried = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 or address in _COMPATIBLE else None
+        address = address.ipv4_mapped or address.sixtofour or carried or address
+    return address.is_global and not address.is_multicast
 
 
 @dataclass(frozen=True)

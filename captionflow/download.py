@@ -58,7 +58,9 @@ class Downloader:
                 fetched = len(data)
                 return Download(self._process(data, is_careful), fetched_bytes=fetched)
         except (FetchError, ImageError) as error:
-            return Download(error=error, fetched_bytes=fetched)
+            # It may have to wait for its turn in the shard; its traceback would hold the image's bytes until then.
+            error.__cause__ = error.__context__ = None
+            return Download(error=error.with_traceback(None), fetched_bytes=fetched)
 
     def _process(self, data: bytes, is_careful: bool) -> StoredImage:
         # One at a time: there are as many processes like this one as CPUs.

@@ -8,9 +8,10 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -31,9 +32,10 @@ _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 5
 _BUFFER = 1 << 16
 _MEGABYTE = 1_000_000
-# Bodies beyond this are read and held by a few threads at a time, so that memory stays bounded.
+_PACKED = ("gzip", "x-gzip", "deflate")
+# What is larger than this waits for a share of the room, so that memory stays bounded.
 _LARGE = 2 * _MEGABYTE
-_LARGE_AT_ONCE = 2
+_ROOM = 200 * _MEGABYTE
 # Seconds.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 10.0
 _LONGEST_RETRY_AFTER = 30.0
@@ -94,6 +96,40 @@ class _PublicHTTPSConnection(PublicOnly, _OpenHTTPSConnection):
     pass
 
 
+class _Room:
+    """Bytes of memory to share."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._given_back = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Wait until so much is free; hold it during the block. Not twice at a time: all might wait for each other."""
+        size = min(size, self._size)
+        with self._given_back:
+            self._given_back.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._given_back:
+                self._free += size
+                self._given_back.notify_all()
+
+
+@dataclass
+class _Deadlines:
+    """When all attempts at an image must be over, and when the present one."""
+
+    last: float
+    attempt: float = 0.0
+
+    def put_off(self, seconds: float) -> None:
+        self.last += seconds
+        self.attempt += seconds
+
+
 class Fetcher:
     """Fetches images, keeping connections alive; safe to share between threads."""
 
@@ -102,7 +138,7 @@ class Fetcher:
         self._access = Access.of(parameters)
         self._hosts = Hosts(parameters.host_concurrency, parameters.host_rate, parameters.host_failures)
         self._max_bytes = parameters.max_image_megabytes * _MEGABYTE
-        self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
+        self._room = _Room(_ROOM)
         self._tls = ssl.create_default_context()
         self._pool = lru_cache(maxsize=256)(self._new_pool)
 
@@ -114,38 +150,44 @@ class Fetcher:
             FetchError: they cannot or may not be had.
         """
         with ExitStack() as held:
-            yield self._with_retries(url, held)
+            try:
+                data = self._with_retries(url, held)
+            except HostDownError as error:
+                # It will rest for longer than another attempt here could wait.
+                raise FetchError("host_down", str(error), retryable=True) from error
+            yield data
 
     def _with_retries(self, url: str, held: ExitStack) -> bytes:
-        deadline = time.monotonic() + self._parameters.fetch_total_timeout
+        deadlines = _Deadlines(time.monotonic() + self._parameters.fetch_total_timeout)
         for attempt in range(self._parameters.fetch_retries):
             try:
-                return self._attempt(url, deadline, held)
+                return self._attempt(url, deadlines, held)
             except FetchError as error:
+                held.close()  # What another attempt would take again.
                 longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)
                 wait = random.uniform(0, longest) if error.retry_after is None else error.retry_after
-                if not error.retryable or time.monotonic() + wait >= deadline:
+                if not error.retryable or time.monotonic() + wait >= deadlines.last:
                     raise
                 time.sleep(wait)
-        return self._attempt(url, deadline, held)
+        return self._attempt(url, deadlines, held)
 
-    def _attempt(self, url: str, deadline: float, held: ExitStack) -> bytes:
+    def _attempt(self, url: str, deadlines: _Deadlines, held: ExitStack) -> bytes:
         try:
             if urlsplit(url).scheme in WEB_SCHEMES:
-                until = min(deadline, time.monotonic() + self._parameters.fetch_timeout)
-                return self._follow(url, until, held)
-            return self._bounded(self._read_file(url))
+                deadlines.attempt = min(deadlines.last, time.monotonic() + self._parameters.fetch_timeout)
+                return self._follow(url, deadlines, held)
+            return self._bounded(self._read_file(url, held))
         except (ValueError, LocationParseError) as error:
             raise FetchError("invalid_url", str(error)) from error
 
-    def _read_file(self, url: str) -> bytes:
+    def _read_file(self, url: str, held: ExitStack) -> bytes:
         if not self._access.is_open(url):
             scheme = urlsplit(url).scheme or "local"
             raise FetchError("url_not_allowed", f"{scheme} URL outside --allow-url-prefix")
         try:
             fs, path = file_system(real_path(url) if is_local(url) else url)
             with fs.open(path, "rb") as file:
-                return bytes(file.read(self._max_bytes + 1))
+                return self._read_up(file.read, getattr(file, "size", None), held)
         except FileNotFoundError as error:
             raise FetchError("not_found", "no such file") from error
         except InvalidInputError as error:
@@ -153,10 +195,10 @@ class Fetcher:
         except OSError as error:
             raise FetchError("unreadable", str(error), retryable=True) from error
 
-    def _follow(self, url: str, deadline: float, held: ExitStack) -> bytes:
+    def _follow(self, url: str, deadlines: _Deadlines, held: ExitStack) -> bytes:
         """Fetch over HTTP, through redirects."""
         for _ in range(_MAX_REDIRECTS + 1):
-            body, location = self._visit(url, deadline, held)
+            body, location = self._visit(url, deadlines, held)
             if location is None:
                 return body
             url = urljoin(url, location)
@@ -164,29 +206,32 @@ class Fetcher:
                 raise FetchError("url_not_allowed", "redirected away from http(s)")
         raise FetchError("too_many_redirects", f"more than {_MAX_REDIRECTS}")
 
-    def _visit(self, url: str, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
+    def _visit(self, url: str, deadlines: _Deadlines, held: ExitStack) -> tuple[bytes, str | None]:
         """Make one request; returns the body, or where to go instead."""
         target = parse_url(url)
         host = target.netloc or ""
-        try:
-            with self._hosts.visit(host):
-                try:
-                    result = self._exchange(target, self._access.is_open(url), deadline, held)
-                except FetchError as error:
-                    self._hosts.report(host, is_well=not error.retryable)
-                    raise
-                self._hosts.report(host, is_well=True)
-                return result
-        except HostDownError as error:
-            raise FetchError("host_down", str(error), retryable=True) from error
+        came = time.monotonic()
+        with self._hosts.visit(host):
+            # Having to wait for its turn is no fault of the image, nor of the host.
+            deadlines.put_off(time.monotonic() - came)
+            try:
+                result = self._exchange(target, deadlines.attempt, held)
+            except FetchError as error:
+                self._hosts.report(host, is_well=not error.retryable)
+                raise
+            self._hosts.report(host, is_well=True)
+            return result
 
-    def _exchange(self, target: Url, is_open: bool, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
-        response = self._request(target, is_open, deadline)
+    def _exchange(self, target: Url, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
+        # Judged as urllib3 understands the URL, since it goes there: others find another host in http://one\@other/.
+        response = self._request(target, self._access.is_open(target.url), deadline)
         try:
             if location := response.get_redirect_location():
                 return b"", location
             self._check(response)
-            return self._bounded(_decoded(self._read(response, held), response, self._max_bytes)), None
+            encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+            data = self._read(response, encoding, held)
+            return self._bounded(self._decoded(data, encoding, held)), None
         finally:
             # What was not read to its end must not be found by the connection's next user.
             response.close()
@@ -232,17 +277,42 @@ class Fetcher:
         if self._parameters.x_robots_tag == "respect" and _forbids_learning(response.headers.get("X-Robots-Tag", "")):
             raise FetchError("robots_tag", "X-Robots-Tag asks not to use the image for machine learning")
 
-    def _read(self, response: urllib3.BaseHTTPResponse, held: ExitStack) -> bytes:
+    def _read(self, response: urllib3.BaseHTTPResponse, encoding: str, held: ExitStack) -> bytes:
+        length = None if encoding in _PACKED else response.length_remaining
         try:
-            data = response.read(_LARGE, decode_content=False)
-            if len(data) == _LARGE:
-                held.enter_context(self._large)
-                data += response.read(self._max_bytes + 1 - _LARGE, decode_content=False)
-            return data
+            return self._read_up(partial(response.read, decode_content=False), length, held)
         except HTTPTimeoutError as error:
             raise FetchError("timeout", "the body came too slowly", retryable=True) from error
         except HTTPError as error:
             raise FetchError("body_broke_off", str(error), retryable=True) from error
+
+    def _read_up(self, read: Callable[[int], bytes], length: int | None, held: ExitStack) -> bytes:
+        """Read to the end or the first byte too many, what is large only once there is room; `length` if known."""
+        limit = self._max_bytes + 1
+        data = _read_until(read, min(_LARGE, limit))
+        if len(data) == _LARGE:
+            held.enter_context(self._room.take(min(length or limit, limit)))
+            data += _read_until(read, limit - _LARGE)
+        return data
+
+    def _decoded(self, data: bytes, encoding: str, held: ExitStack) -> bytes:
+        """Undo a Content-Encoding that nobody asked for, no further than to the first byte too many."""
+        if encoding in ("", "identity"):
+            return data
+        if encoding not in _PACKED:
+            raise FetchError("unknown_encoding", f"Content-Encoding: {encoding}")
+        # 32 tells gzip and zlib apart by their headers.
+        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        limit = self._max_bytes + 1
+        try:
+            unpacked = decoder.decompress(data, min(_LARGE, limit))
+            if len(unpacked) == _LARGE:
+                if len(data) < _LARGE:
+                    held.enter_context(self._room.take(self._max_bytes))
+                unpacked += decoder.decompress(decoder.unconsumed_tail, limit - _LARGE)
+        except zlib.error as error:
+            raise FetchError("corrupt_encoding", str(error)) from error
+        return unpacked
 
     def _bounded(self, data: bytes) -> bytes:
         if len(data) > self._max_bytes:
@@ -252,27 +322,24 @@ class Fetcher:
         return data
 
 
-def _decoded(data: bytes, response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
-    """Undo a Content-Encoding that nobody asked for, no further than to the first byte too many."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        return data
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise FetchError("unknown_encoding", f"Content-Encoding: {encoding}")
-    try:
-        # 32 tells gzip and zlib apart by their headers.
-        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise FetchError("corrupt_encoding", str(error)) from error
+def _read_until(read: Callable[[int], bytes], size: int) -> bytes:
+    """Read until there is so much or no more; a body that broke off says so only when asked for more."""
+    parts = []
+    while size and (part := read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _retry_after(header: str) -> float | None:
     """Seconds to wait, as the server asks (RFC 9110, section 10.2.3), but no longer than we are willing to."""
     if header.strip().isdecimal():
         return min(_LONGEST_RETRY_AFTER, float(header))
-    if at := email.utils.parsedate_tz(header):
-        return min(_LONGEST_RETRY_AFTER, max(0.0, email.utils.mktime_tz(at) - time.time()))
-    return None
+    try:
+        at = email.utils.parsedate_to_datetime(header).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(_LONGEST_RETRY_AFTER, max(0.0, at - time.time()))
 
 
 def _forbids_learning(robots_tag: str) -> bool:

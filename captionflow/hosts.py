@@ -62,7 +62,10 @@ class Hosts:
         """Tell how a request to the host went, during the visit."""
         with self._lock:
             host = self._hosts[name]
-            host.failures = 0 if is_well else host.failures + 1
+            if is_well:
+                host.failures, host.rests_until = 0, 0.0
+                return
+            host.failures += 1
             if self._patience and host.failures >= self._patience:
                 host.rests_until = self._clock() + _REST_SECONDS
 

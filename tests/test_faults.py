@@ -1,0 +1,342 @@
+"""Faults of every kind: what comes in = what goes out + what is rejected, each with its own reason."""
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.preprocess import run
+from captionflow.artifacts import open_artifact
+from captionflow.download import Downloader
+from captionflow.fetch import FetchError
+from captionflow.hosts import HostDownError, Hosts
+from captionflow.parameters import PreprocessParameters
+from captionflow.preprocess import summary
+from tests.faults import Fault, catalogue, gzip_bomb, picture, put
+from tests.servers import Site, send, serve
+from tests.test_fetch import failure, fetched, fetcher
+from tests.test_preprocess import CAPTION, assert_accounted, ingest_records, rejects
+
+pytestmark = pytest.mark.faults
+
+# One server has all the faults, so it must not be given up as a host that is down.
+IMPATIENT = PreprocessParameters(
+    allow_host=("127.0.0.1",),
+    image_size=32,
+    fetch_timeout=2.0,
+    fetch_total_timeout=3.0,
+    fetch_connect_timeout=1.0,
+    fetch_retries=2,
+    host_failures=0,
+    max_image_megabytes=4,
+)
+
+
+@pytest.fixture(scope="module")
+def downloader() -> Downloader:
+    """One for all, so that no fault spoils what the next finds."""
+    return Downloader(replace(IMPATIENT, fetch_timeout=0.5, fetch_total_timeout=1.5))
+
+
+@pytest.fixture
+def other_site() -> Iterator[Site]:
+    with serve() as running:
+        yield running
+
+
+def preprocess(urls: Iterable[str], parameters: PreprocessParameters, folder: Path):
+    """Run the job over images that have two captions each."""
+    records = [
+        replace(CAPTION, image_id=i, id=2 * i + k, image_url=url) for i, url in enumerate(urls) for k in range(2)
+    ]
+    artifact = open_artifact(run(ingest_records(records, folder), str(folder / "out"), parameters, []))
+    artifact.verify()
+    assert_accounted(artifact)
+    return artifact
+
+
+def in_parallel(function, urls: Iterable[str], threads: int = 16) -> list:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, urls))
+
+
+def outcome(fetch, url: str) -> str:
+    """Reason of the failure; nothing if there is none."""
+    try:
+        fetched(fetch, url)
+    except FetchError as error:
+        return error.reason
+    return ""
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_a_fault_alone_leads_to_its_own_reason(site: Site, downloader: Downloader, name: str) -> None:
+    fault = catalogue()[name]
+    (url,) = put(site, [(name, fault)])
+    for _ in range(2):
+        download = downloader.submit(url, None, is_careful=False).result(30)
+        found = download.error
+        assert (found.reason if found else None) == fault.reason
+        assert getattr(found, "retryable", False) == fault.retryable
+        assert (download.picture is None) == (fault.reason is not None)
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_all_faults_at_once_are_told_apart(site: Site, tmp_path: Path, resize: str) -> None:
+    faults = put(site, [*catalogue().items()] * 3)
+    artifact = preprocess(faults, replace(IMPATIENT, resize=resize), tmp_path)
+    expected = {url: (fault.reason, fault.retryable) for url, fault in faults.items() if fault.reason}
+    found = rejects(artifact)
+    assert {reject.image_url: (reject.reason, reject.retryable) for reject in found} == expected
+    assert {reject.stage for reject in found} == {"images"}
+    counts = artifact.manifest.counts
+    assert counts["rejected"] == Counter(reason for reason, _ in [*expected.values()] * 2)
+    assert counts["images"] == {"in": len(faults), "out": len(faults) - len(expected), "rejected": len(expected)}
+    assert f"{2 * len(expected)} captions rejected: " in summary(artifact.manifest)[1]
+    assert site.hits["/secret"] == 0
+
+
+@pytest.mark.slow
+def test_a_third_of_faults_costs_little_time(site: Site, tmp_path: Path) -> None:
+    """The times are printed, not judged: the machine may be busy."""
+    good, names = Fault(picture()), catalogue()
+    mixed = [("good", good)] * 1400 + [list(names.items())[i % len(names)] for i in range(600)]
+    random.Random(0).shuffle(mixed)
+    seconds = {}
+    for kind, faults in {"clean": [("good", good)] * 2000, "mixed": mixed}.items():
+        pages = put(site, faults)
+        (tmp_path / kind).mkdir()
+        start = time.monotonic()
+        artifact = preprocess(pages, IMPATIENT, tmp_path / kind)
+        seconds[kind] = time.monotonic() - start
+        expected = Counter(fault.reason for fault in pages.values() if fault.reason)
+        assert artifact.manifest.counts["rejected"] == {reason: 2 * count for reason, count in expected.items()}
+        assert artifact.manifest.counts["images"]["out"] == 2000 - expected.total()
+    print(f"\n2,000 images: clean {seconds['clean']:.1f} s, 30 % faults {seconds['mixed']:.1f} s")
+
+
+def test_a_longer_body_than_promised_does_not_spoil_the_next(site: Site) -> None:
+    def late(handler: BaseHTTPRequestHandler) -> None:
+        """Send the surplus when the next request is already under way."""
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nimage")
+        time.sleep(0.1)
+        handler.wfile.write(b" and more" * 10_000)
+
+    site.pages |= {"/late": late, "/longer": catalogue()["length_too_small"].page, "/good": b"good"}
+    fetch = fetcher(site.url, fetch_retries=1)
+    for path in ("/late", "/longer") * 3:
+        fetched(fetch, site.url + path)
+        assert fetched(fetch, f"{site.url}/good") == b"good"
+
+
+def test_large_bodies_that_break_off_block_no_others(site: Site) -> None:
+    urls = put(site, [("cut_large", catalogue()["cut_large"])] * 4)
+    fetch = fetcher(site.url, fetch_retries=2)
+    assert in_parallel(lambda url: outcome(fetch, url), urls) == ["body_broke_off"] * 4
+
+
+def test_large_bodies_that_come_slowly_hold_up_no_others(site: Site) -> None:
+    """Ten times a second a piece of a size that the network's own buffers do not swallow."""
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 12000000\r\n\r\n")
+        for _ in range(12):
+            handler.wfile.write(bytes(1_000_000))
+            time.sleep(0.1)
+
+    urls = put(site, [("slow", Fault(slow))] * 12)
+    fetch = fetcher(site.url, fetch_timeout=4.0, fetch_retries=0)
+    assert in_parallel(lambda url: outcome(fetch, url), urls) == [""] * 12
+
+
+def test_bombs_in_any_number_end_nothing(site: Site, tmp_path: Path) -> None:
+    """Each would unpack to 50 MB before it is given up; a worker has room for some of them."""
+    bomb = lambda handler: send(handler, gzip_bomb(), Content_Encoding="gzip")  # noqa: E731
+    urls = put(site, [("good", Fault(picture()))] * 10 + [("bomb", Fault(bomb))] * 100)
+    artifact = preprocess(urls, PreprocessParameters(allow_host=("127.0.0.1",), image_size=32), tmp_path)
+    assert artifact.manifest.counts["rejected"] == {"too_large": 200}
+
+
+def test_a_host_that_fails_everything_is_left_alone(site: Site, other_site: Site, tmp_path: Path) -> None:
+    urls = put(site, [("bad", Fault(lambda handler: send(handler, b"", 503)))] * 300)
+    urls |= put(other_site, [("good", Fault(picture()))] * 50)
+    artifact = preprocess(urls, replace(IMPATIENT, host_failures=5, fetch_concurrency=8), tmp_path)
+    assert artifact.manifest.counts["images"] == {"in": 350, "out": 50, "rejected": 300}
+    assert artifact.manifest.counts["rejected"].keys() <= {"http_503", "host_down"}
+    assert all(reject.retryable for reject in rejects(artifact))
+    # Each process learns it for itself, and what is under way then goes on.
+    assert site.hits.total() <= 5 * len(os.sched_getaffinity(0)) + 8
+    assert set(other_site.hits.values()) == {1}
+
+
+def test_images_of_a_host_that_is_down_are_given_up_at_once(site: Site) -> None:
+    site.pages["/a"] = lambda handler: send(handler, b"", 503)
+    fetch = fetcher(site.url, host_failures=3, fetch_retries=0)
+    assert [outcome(fetch, f"{site.url}/a") for _ in range(4)] == ["http_503"] * 3 + ["host_down"]
+    patient = fetcher(site.url, host_failures=3, fetch_retries=10, fetch_total_timeout=600.0)
+    start = time.monotonic()
+    for _ in range(50):
+        assert failure(patient, f"{site.url}/a").reason == "host_down"
+    assert time.monotonic() - start < 10
+
+
+def test_requests_to_a_host_at_a_time_are_limited(site: Site, other_site: Site) -> None:
+    lock, under_way, most = threading.Lock(), Counter(), Counter()
+
+    def busy(handler: BaseHTTPRequestHandler) -> None:
+        host = handler.headers["Host"]
+        with lock:
+            under_way[host] += 1
+            most[host] = max(most[host], under_way[host])
+        time.sleep(0.05)
+        # Before the answer: the client may begin with the next as soon as it has this one.
+        with lock:
+            under_way[host] -= 1
+        send(handler, b"image")
+
+    fetch = fetcher(site.url, other_site.url, host_concurrency=3)
+    urls = [*put(site, [("busy", Fault(busy))] * 24), *put(other_site, [("busy", Fault(busy))] * 24)]
+    assert in_parallel(lambda url: outcome(fetch, url), urls, threads=48) == [""] * 48
+    assert sorted(most.values()) == [3, 3]
+
+
+def test_requests_to_a_host_a_second_are_limited(site: Site, other_site: Site) -> None:
+    """Waiting for its turn costs an image none of its time."""
+    came: list[float] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> None:
+        came.append(time.monotonic())
+        send(handler, b"image")
+
+    urls = put(site, [("note", Fault(note))] * 16)
+    other = put(other_site, [("unhurried", Fault(b"image"))])
+    fetch = fetcher(site.url, other_site.url, host_rate=10.0, fetch_timeout=0.5, fetch_total_timeout=1.0)
+    assert in_parallel(lambda url: outcome(fetch, url), [*urls, *other], threads=17) == [""] * 17
+    came.sort()
+    assert came[-1] - came[0] == pytest.approx(1.5, abs=0.3)
+    # Never more than the ten of a second, and one at either end of it.
+    assert all(later - earlier > 0.9 for earlier, later in zip(came, came[11:], strict=False))
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def hosts(patience: int) -> tuple[Hosts, Clock]:
+    clock = Clock()
+    return Hosts(concurrency=4, rate=0.0, patience=patience, clock=clock), clock
+
+
+def visit(visited: Hosts, *, is_well: bool, name: str = "a") -> None:
+    with visited.visit(name):
+        visited.report(name, is_well=is_well)
+
+
+def is_resting(visited: Hosts, name: str = "a") -> bool:
+    try:
+        with visited.visit(name):
+            return False
+    except HostDownError:
+        return True
+
+
+def test_a_host_rests_after_so_many_failures_in_a_row() -> None:
+    visited, _ = hosts(patience=3)
+    for is_well in (False, False, True, False, False):
+        visit(visited, is_well=is_well)
+    assert not is_resting(visited)
+    visit(visited, is_well=False)
+    assert is_resting(visited)
+    assert not is_resting(visited, "b")
+
+
+def test_after_its_rest_a_host_is_tried_once() -> None:
+    visited, clock = hosts(patience=1)
+    visit(visited, is_well=False)
+    clock.now = 59.0
+    assert is_resting(visited)
+    clock.now = 61.0
+    with visited.visit("a"):
+        assert is_resting(visited)
+        visited.report("a", is_well=False)
+    clock.now = 120.0
+    assert is_resting(visited)
+
+
+def test_a_host_that_answers_again_is_forgiven() -> None:
+    visited, clock = hosts(patience=2)
+    for _ in range(2):
+        visit(visited, is_well=False)
+    clock.now = 61.0
+    with visited.visit("a"):
+        visited.report("a", is_well=True)
+        assert not is_resting(visited)
+    visit(visited, is_well=False)
+    assert not is_resting(visited)
+
+
+def test_patience_may_have_no_end() -> None:
+    visited, _ = hosts(patience=0)
+    for _ in range(100):
+        visit(visited, is_well=False)
+
+
+def test_not_all_hosts_that_ever_failed_are_remembered() -> None:
+    visited, _ = hosts(patience=1)
+    names = [str(i) for i in range(10_100)]
+    for name in names:
+        visit(visited, is_well=False, name=name)
+    assert not is_resting(visited, names[0])
+    assert is_resting(visited, names[-1])
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"),
+        *("[::]", "[::1]", "[fe80::1]", "[fc00::1]", "[fd00:ec2::254]", "[ff02::1]"),
+        *("[::ffff:10.0.0.1]", "[::ffff:a9fe:a9fe]", "[2002:7f00:1::]", "[64:ff9b::7f00:1]", "[::127.0.0.1]"),
+        *("127.1", "0x7f.1", "0x7f000001", "0X7F000001", "017700000001", "0177.0.0.1", "%31%32%37.0.0.1", "LOCALHOST"),
+    ],
+)
+def test_nothing_goes_to_an_address_that_is_not_public(host: str) -> None:
+    """Not even to find out whether somebody listens there: nobody does."""
+    error = failure(fetcher(), f"http://{host}:9/")
+    assert (error.reason, error.retryable) == ("url_not_allowed", False)
+
+
+def test_a_final_dot_opens_nothing(site: Site) -> None:
+    for host in ("127.0.0.1.", "localhost."):
+        url = site.url.replace("127.0.0.1", host)
+        # Some resolvers know them, some do not.
+        assert outcome(fetcher(fetch_retries=0), f"{url}/secret") in {"url_not_allowed", "connection_failed"}
+    assert not site.hits
+
+
+def test_an_opened_host_opens_no_other(site: Site) -> None:
+    site.pages["/a"] = b"image"
+    assert fetched(fetcher(allow_host=("127.0.0.1",)), f"{site.url}/a") == b"image"
+    by_name = site.url.replace("127.0.0.1", "localhost")
+    assert outcome(fetcher(allow_host=("127.0.0.1",)), f"{by_name}/a") == "url_not_allowed"
+    assert outcome(fetcher(allow_host=("localhost",)), f"{site.url}/a") == "url_not_allowed"
+    assert fetched(fetcher(allow_host=("LocalHost",)), f"{by_name}/a") == b"image"
+
+
+@pytest.mark.parametrize("between", ["\\@", "#@", "?@", "/@", "\\", "%5c@", ":@", ";@", "@\\@"])
+def test_a_url_that_only_seems_to_name_an_opened_host_is_refused(site: Site, between: str) -> None:
+    opened = fetcher(allow_host=("opened.invalid",), fetch_retries=0)
+    assert outcome(opened, f"{site.url}{between}opened.invalid/secret")
+    assert not site.hits
