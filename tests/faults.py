@@ -59,6 +59,7 @@ def catalogue() -> dict[str, Fault]:
         "flapping": Fault(_well_after(2, _refuse(503))),
         "no_robots": Fault(lambda handler: send(handler, picture(), X_Robots_Tag="noai"), "robots_tag"),
         "host_is_down": Fault(b"", "connection_failed", True, root="http://127.0.0.1:9"),
+        "host_takes_no_calls": Fault(b"", "timeout", True, root=_host_that_takes_no_calls()),
         "no_answer": Fault(_no_answer, "timeout", True),
         "slow_headers": Fault(_drip(b"HTTP/1.1 200 OK\r\nX-Slow: "), "timeout", True),
         "slow_body": Fault(_drip(_head(100_000)), "timeout", True),
@@ -163,6 +164,22 @@ def _with_segments(jpeg: bytes, contents: list[bytes]) -> bytes:
 
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+_kept_open: list[socket.socket] = []
+
+
+@cache
+def _host_that_takes_no_calls() -> str:
+    """One whose queue of connections is full, so that it leaves further ones without a word."""
+    queue, *waiting = (socket.socket() for _ in range(4))
+    queue.bind(("127.0.0.1", 0))
+    queue.listen(0)
+    for caller in waiting:
+        caller.setblocking(False)
+        caller.connect_ex(queue.getsockname())
+    _kept_open.extend([queue, *waiting])
+    return f"http://127.0.0.1:{queue.getsockname()[1]}"
 
 
 def _head(length: int) -> bytes:

@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ IMPATIENT = PreprocessParameters(
     allow_host=("127.0.0.1",),
     image_size=32,
     fetch_timeout=2.0,
-    fetch_total_timeout=3.0,
+    fetch_total_timeout=4.0,
     fetch_connect_timeout=1.0,
     fetch_retries=2,
     host_failures=0,
@@ -137,6 +138,17 @@ def test_a_longer_body_than_promised_does_not_spoil_the_next(site: Site) -> None
         assert fetched(fetch, f"{site.url}/good") == b"good"
 
 
+def test_an_endless_body_is_left_after_the_smallest_limit(site: Site) -> None:
+    (url,) = put(site, [("endless", catalogue()["endless"])])
+    assert outcome(fetcher(site.url, max_image_megabytes=1, fetch_timeout=5.0, fetch_retries=0), url) == "too_large"
+
+
+def test_a_server_that_speaks_no_tls_is_retryable(site: Site) -> None:
+    url = site.url.replace("http:", "https:")
+    error = failure(fetcher(url, fetch_retries=0), f"{url}/a.jpg")
+    assert (error.reason, error.retryable) == ("connection_failed", True)
+
+
 def test_large_bodies_that_break_off_block_no_others(site: Site) -> None:
     urls = put(site, [("cut_large", catalogue()["cut_large"])] * 4)
     fetch = fetcher(site.url, fetch_retries=2)
@@ -147,22 +159,34 @@ def test_large_bodies_that_come_slowly_hold_up_no_others(site: Site) -> None:
     """Ten times a second a piece of a size that the network's own buffers do not swallow."""
 
     def slow(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 12000000\r\n\r\n")
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 24000000\r\n\r\n")
         for _ in range(12):
-            handler.wfile.write(bytes(1_000_000))
+            handler.wfile.write(bytes(2_000_000))
             time.sleep(0.1)
 
-    urls = put(site, [("slow", Fault(slow))] * 12)
-    fetch = fetcher(site.url, fetch_timeout=4.0, fetch_retries=0)
-    assert in_parallel(lambda url: outcome(fetch, url), urls) == [""] * 12
+    urls = put(site, [("slow", Fault(slow))] * 8)
+    fetch = fetcher(site.url, fetch_timeout=3.0, fetch_retries=0)
+    assert in_parallel(lambda url: outcome(fetch, url), urls) == [""] * 8
+
+
+def test_a_failure_keeps_none_of_the_bytes(site: Site, downloader: Downloader) -> None:
+    """Many failures wait for their turn in a shard."""
+    urls = put(site, [("no_image", Fault(bytes(3_000_000)))] * 20)
+    tracemalloc.start()
+    try:
+        downloads = [downloader.submit(url, None, is_careful=False).result(30) for url in urls]
+        assert tracemalloc.get_traced_memory()[0] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert {str(download.error.reason) for download in downloads} == {"not_an_image"}
 
 
 def test_bombs_in_any_number_end_nothing(site: Site, tmp_path: Path) -> None:
     """Each would unpack to 50 MB before it is given up; a worker has room for some of them."""
     bomb = lambda handler: send(handler, gzip_bomb(), Content_Encoding="gzip")  # noqa: E731
-    urls = put(site, [("good", Fault(picture()))] * 10 + [("bomb", Fault(bomb))] * 100)
+    urls = put(site, [("good", Fault(picture()))] * 10 + [("bomb", Fault(bomb))] * 50)
     artifact = preprocess(urls, PreprocessParameters(allow_host=("127.0.0.1",), image_size=32), tmp_path)
-    assert artifact.manifest.counts["rejected"] == {"too_large": 200}
+    assert artifact.manifest.counts["rejected"] == {"too_large": 100}
 
 
 def test_a_host_that_fails_everything_is_left_alone(site: Site, other_site: Site, tmp_path: Path) -> None:
