@@ -117,7 +117,7 @@ def test_a_third_of_faults_costs_little_time(site: Site, tmp_path: Path) -> None
         (tmp_path / kind).mkdir()
         start = time.monotonic()
         # Enough at a time that those which wait for an answer, or for their next attempt, leave room to the others.
-        many = replace(IMPATIENT, fetch_concurrency=256, host_concurrency=256)
+        many = replace(IMPATIENT, fetch_concurrency=256, host_concurrency=256, fetch_total_timeout=10.0)
         artifact = preprocess(pages, many, tmp_path / kind)
         seconds[kind] = time.monotonic() - start
         expected = Counter(fault.reason for fault in pages.values() if fault.reason)
