@@ -1,11 +1,16 @@
 """Turn image URLs into stored pictures, many at a time."""
 
+import asyncio
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from queue import PriorityQueue
 
-from captionflow.fetch import Fetcher, FetchError
+from captionflow.fetch import Attempts, Fetcher, FetchError, RetryLater
 from captionflow.images import ImageError, StoredImage, process
 from captionflow.parameters import PreprocessParameters
 from captionflow.reuse import Earlier, EarlierPictures
@@ -23,7 +28,7 @@ class Download:
 
 
 class Downloader:
-    """Threads that fetch and take turns at decoding.
+    """Threads that fetch and take turns at decoding; an image that waits for its next attempt holds none.
 
     Args:
         earlier: URI of an earlier preprocessed artifact whose pictures are taken instead of fetched.
@@ -33,7 +38,12 @@ class Downloader:
         self._parameters = parameters
         self._fetcher = Fetcher(parameters)
         self._earlier = EarlierPictures(earlier) if earlier else None
-        self._threads = ThreadPoolExecutor(parameters.fetch_concurrency, "fetch")
+        # Retries first: images of the same shard wait for them, and their time is running.
+        self._attempts: PriorityQueue[tuple[bool, int, Callable[[], None]]] = PriorityQueue()
+        self._numbers = count()
+        self._clock = asyncio.new_event_loop()
+        for run in (self._clock.run_forever, *[self._work] * parameters.fetch_concurrency):
+            threading.Thread(target=run, daemon=True).start()
         self._turn = threading.Lock()
         self._sandbox: Sandbox | None = None
 
@@ -44,9 +54,27 @@ class Downloader:
             is_careful: decode in a sandbox. Otherwise a picture whose decoding crashes, hangs or takes
                 too much memory ends this process.
         """
-        return self._threads.submit(self._download, url, earlier, is_careful)
+        done: Future[Download] = Future()
+        attempt = partial(self._try, done, Attempts(url), earlier, is_careful)
+        self._attempts.put((True, next(self._numbers), attempt))
+        return done
 
-    def _download(self, url: str, earlier: Earlier | None, is_careful: bool) -> Download:
+    def _work(self) -> None:
+        while True:
+            _, _, attempt = self._attempts.get()
+            attempt()
+
+    def _try(self, done: "Future[Download]", attempts: Attempts, earlier: Earlier | None, is_careful: bool) -> None:
+        try:
+            done.set_result(self._download(attempts, earlier, is_careful))
+        except RetryLater as later:
+            again = partial(self._try, done, attempts, earlier, is_careful)
+            put = partial(self._attempts.put, (False, next(self._numbers), again))
+            self._clock.call_soon_threadsafe(self._clock.call_later, later.seconds, put)
+        except BaseException as error:
+            done.set_exception(error)
+
+    def _download(self, attempts: Attempts, earlier: Earlier | None, is_careful: bool) -> Download:
         if self._earlier and earlier:
             if earlier.reason:
                 return Download(error=FetchError(earlier.reason, earlier.detail))
@@ -54,7 +82,7 @@ class Downloader:
                 return Download(picture, is_reused=True)
         fetched = 0
         try:
-            with self._fetcher.fetch(url) as data:
+            with self._fetcher.fetch(attempts) as data:
                 fetched = len(data)
                 return Download(self._process(data, is_careful), fetched_bytes=fetched)
         except (FetchError, ImageError) as error:

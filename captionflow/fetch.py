@@ -118,16 +118,47 @@ class _Room:
                 self._given_back.notify_all()
 
 
-@dataclass
-class _Deadlines:
-    """When all attempts at an image must be over, and when the present one."""
+class RetryLater(Exception):  # noqa: N818 - not an error but what to do next
+    """An attempt failed in passing; the next one should begin in so many `seconds`."""
 
-    last: float
-    attempt: float = 0.0
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"again in {seconds:.1f} s")
+        self.seconds = seconds
+
+
+@dataclass
+class Attempts:
+    """The attempts at one image: how many there were, and when all of them, and the present one, must be over."""
+
+    url: str
+    made: int = 0
+    due: float | None = None
+    last_deadline: float = 0.0
+    deadline: float = 0.0
+
+    def begin(self, parameters: PreprocessParameters) -> None:
+        """Begin the next one. Having waited for a thread is no fault of the image."""
+        now = time.monotonic()
+        if self.due is None:
+            self.last_deadline = now + parameters.fetch_total_timeout
+        else:
+            self.last_deadline += now - self.due
+        self.deadline = min(self.last_deadline, now + parameters.fetch_timeout)
+        self.made += 1
 
     def put_off(self, seconds: float) -> None:
-        self.last += seconds
-        self.attempt += seconds
+        """Begin to count later."""
+        self.last_deadline += seconds
+        self.deadline += seconds
+
+    def retry_later(self, error: FetchError, retries: int) -> RetryLater | None:
+        """Return when to try again after a failure, with full jitter unless the server said when; None for never."""
+        longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** (self.made - 1))
+        wait = random.uniform(0, longest) if error.retry_after is None else error.retry_after
+        self.due = time.monotonic() + wait
+        if not error.retryable or self.made > retries or self.due >= self.last_deadline:
+            return None
+        return RetryLater(wait)
 
 
 class Fetcher:
@@ -143,40 +174,31 @@ class Fetcher:
         self._pool = lru_cache(maxsize=256)(self._new_pool)
 
     @contextmanager
-    def fetch(self, url: str) -> Iterator[bytes]:
-        """Give the bytes behind `url` to the block; a passing failure is tried again, with full jitter between.
+    def fetch(self, attempts: Attempts) -> Iterator[bytes]:
+        """Make the next attempt at an image, and give its bytes to the block.
 
         Raises:
+            RetryLater: they may be had later; call again then.
             FetchError: they cannot or may not be had.
         """
         with ExitStack() as held:
+            attempts.begin(self._parameters)
             try:
-                data = self._with_retries(url, held)
+                data = self._attempt(attempts, held)
             except HostDownError as error:
-                # It will rest for longer than another attempt here could wait.
+                # It will rest for longer than another attempt could wait.
                 raise FetchError("host_down", str(error), retryable=True) from error
+            except FetchError as error:
+                if later := attempts.retry_later(error, self._parameters.fetch_retries):
+                    raise later from error
+                raise
             yield data
 
-    def _with_retries(self, url: str, held: ExitStack) -> bytes:
-        deadlines = _Deadlines(time.monotonic() + self._parameters.fetch_total_timeout)
-        for attempt in range(self._parameters.fetch_retries):
-            try:
-                return self._attempt(url, deadlines, held)
-            except FetchError as error:
-                held.close()  # What another attempt would take again.
-                longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)
-                wait = random.uniform(0, longest) if error.retry_after is None else error.retry_after
-                if not error.retryable or time.monotonic() + wait >= deadlines.last:
-                    raise
-                time.sleep(wait)
-        return self._attempt(url, deadlines, held)
-
-    def _attempt(self, url: str, deadlines: _Deadlines, held: ExitStack) -> bytes:
+    def _attempt(self, attempts: Attempts, held: ExitStack) -> bytes:
         try:
-            if urlsplit(url).scheme in WEB_SCHEMES:
-                deadlines.attempt = min(deadlines.last, time.monotonic() + self._parameters.fetch_timeout)
-                return self._follow(url, deadlines, held)
-            return self._bounded(self._read_file(url, held))
+            if urlsplit(attempts.url).scheme in WEB_SCHEMES:
+                return self._follow(attempts, held)
+            return self._bounded(self._read_file(attempts.url, held))
         except (ValueError, LocationParseError) as error:
             raise FetchError("invalid_url", str(error)) from error
 
@@ -195,10 +217,11 @@ class Fetcher:
         except OSError as error:
             raise FetchError("unreadable", str(error), retryable=True) from error
 
-    def _follow(self, url: str, deadlines: _Deadlines, held: ExitStack) -> bytes:
+    def _follow(self, attempts: Attempts, held: ExitStack) -> bytes:
         """Fetch over HTTP, through redirects."""
+        url = attempts.url
         for _ in range(_MAX_REDIRECTS + 1):
-            body, location = self._visit(url, deadlines, held)
+            body, location = self._visit(url, attempts, held)
             if location is None:
                 return body
             url = urljoin(url, location)
@@ -206,16 +229,16 @@ class Fetcher:
                 raise FetchError("url_not_allowed", "redirected away from http(s)")
         raise FetchError("too_many_redirects", f"more than {_MAX_REDIRECTS}")
 
-    def _visit(self, url: str, deadlines: _Deadlines, held: ExitStack) -> tuple[bytes, str | None]:
+    def _visit(self, url: str, attempts: Attempts, held: ExitStack) -> tuple[bytes, str | None]:
         """Make one request; returns the body, or where to go instead."""
         target = parse_url(url)
         host = target.netloc or ""
         came = time.monotonic()
         with self._hosts.visit(host):
             # Having to wait for its turn is no fault of the image, nor of the host.
-            deadlines.put_off(time.monotonic() - came)
+            attempts.put_off(time.monotonic() - came)
             try:
-                result = self._exchange(target, deadlines.attempt, held)
+                result = self._exchange(target, attempts.deadline, held)
             except FetchError as error:
                 self._hosts.report(host, is_well=not error.retryable)
                 raise

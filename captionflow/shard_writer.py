@@ -25,7 +25,7 @@ from captionflow.shards import PROGRESS, REJECTS, SHARD_SUFFIX, ShardInfo, Shard
 # Shards a worker has in hand.
 SHARDS_AT_ONCE = 16
 # Images begun ahead of the one being written, per fetching thread and shard: the bound on memory.
-_LOOK_AHEAD = 2
+_LOOK_AHEAD = 8
 
 
 @dataclass(frozen=True)

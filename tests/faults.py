@@ -56,7 +56,7 @@ def catalogue() -> dict[str, Fault]:
         "busy_until_doomsday": Fault(
             _refuse(503, Retry_After="Mon, 01 Jan 99999999999999 00:00:00 GMT"), "http_503", True
         ),
-        "flapping": Fault(_well_after(2, _refuse(503))),
+        "flapping": Fault(_well_after(1, _refuse(503))),
         "no_robots": Fault(lambda handler: send(handler, picture(), X_Robots_Tag="noai"), "robots_tag"),
         "host_is_down": Fault(b"", "connection_failed", True, root="http://127.0.0.1:9"),
         "host_takes_no_calls": Fault(b"", "timeout", True, root=_host_that_takes_no_calls()),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captionflow.access import Prefix
-from captionflow.fetch import Fetcher, FetchError
+from captionflow.fetch import Attempts, Fetcher, FetchError, RetryLater
 from captionflow.parameters import PreprocessParameters
 from tests.servers import Site, send
 
@@ -18,8 +18,13 @@ def fetcher(*prefixes: str, **parameters: object) -> Fetcher:
 
 
 def fetched(fetch: Fetcher, url: str) -> bytes:
-    with fetch.fetch(url) as data:
-        return data
+    attempts = Attempts(url)
+    while True:
+        try:
+            with fetch.fetch(attempts) as data:
+                return data
+        except RetryLater as later:
+            time.sleep(later.seconds)
 
 
 def failure(fetch: Fetcher, url: str) -> FetchError:
