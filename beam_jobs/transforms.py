@@ -21,7 +21,7 @@ from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record
 from captionflow.reuse import Earlier, EarlierArtifact
 from captionflow.shard_workers import shard_workers
-from captionflow.shard_writer import SHARDS_AT_ONCE, ShardTask
+from captionflow.shard_writer import ShardTask
 from captionflow.shards import Layout, ShardInfo, ShardKey
 
 Shard = tuple[tuple[str, int, int], Iterable[bytes]]
@@ -132,7 +132,7 @@ class _WriteShards(beam.DoFn):
         key, packed = shard
         # A list, as the records may not outlive this call.
         self._begun.append(self._workers.submit(ShardTask(self._draft, ShardKey(*key), list(packed))))
-        if len(self._begun) > SHARDS_AT_ONCE:
+        if len(self._begun) > self._workers.capacity:
             yield from self._finish()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:

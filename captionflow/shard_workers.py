@@ -29,7 +29,7 @@ from captionflow.errors import StepFailedError
 from captionflow.parameters import PreprocessParameters
 from captionflow.progress import Progress
 from captionflow.sandbox import MEGABYTE, limit_memory, silence_native_code
-from captionflow.shard_writer import ShardTask, ShardWriter
+from captionflow.shard_writer import SHARDS_AT_ONCE, ShardTask, ShardWriter
 from captionflow.shards import ShardInfo
 
 _PROGRESS_SECONDS = 0.5
@@ -47,6 +47,9 @@ class ShardWorkers:
     Args:
         earlier: URI of an earlier preprocessed artifact to take pictures from.
         total: number of images, to draw a progress bar; None writes progress to the log.
+
+    Attributes:
+        capacity: shards they can have in work; more would only wait, and hold memory.
     """
 
     def __init__(self, parameters: PreprocessParameters, earlier: str | None = None, total: int | None = None) -> None:
@@ -54,6 +57,7 @@ class ShardWorkers:
         progress = Progress(total)
         arguments = [json.dumps(_share(parameters, size).to_json()), earlier or ""]
         self._workers = [_Worker(arguments, progress) for _ in range(size)]
+        self.capacity = size * SHARDS_AT_ONCE
         self.close = weakref.finalize(self, _close, self._workers, progress)
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":

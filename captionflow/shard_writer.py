@@ -22,8 +22,8 @@ from captionflow.records import Caption, ImageCaption, Reject, Sample, to_json_l
 from captionflow.reuse import Earlier
 from captionflow.shards import PROGRESS, REJECTS, SHARD_SUFFIX, ShardInfo, ShardKey
 
-# Shards a worker has in hand.
-SHARDS_AT_ONCE = 16
+# Shards a process has in work.
+SHARDS_AT_ONCE = 4
 # Images begun ahead of the one being written, per fetching thread and shard: the bound on memory.
 _LOOK_AHEAD = 8
 
@@ -52,7 +52,7 @@ class ShardWriter:
     def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
         self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
-        self._threads = ThreadPoolExecutor(4, "shard")
+        self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
         """Begin with a shard and return what will tell what came of it; None if it holds nothing."""
