@@ -26,7 +26,14 @@ import fsspec
 from captionflow.errors import InvalidInputError
 
 # The kinds of artifact, in the order of the steps that make them.
-SAMPLE, INGESTED, PREPROCESSED, MODEL, EVALUATION = "sample", "ingested", "preprocessed", "model", "evaluation"
+SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
+    "sample",
+    "ingested",
+    "csv",
+    "preprocessed",
+    "model",
+    "evaluation",
+)
 
 MANIFEST = "manifest.json"
 _DRAFT = "manifest.partial.json"

@@ -3,16 +3,12 @@
 Wiring only. What each task does is in `captionflow` and `beam_jobs`, imported when a task runs.
 """
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from airflow.decorators import dag, task
-from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 from airflow.operators.python import get_current_context
 from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
@@ -22,26 +18,16 @@ from airflow.utils.xcom import XCOM_RETURN_KEY
 
 import beam_jobs
 from captionflow.artifacts import EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
-from captionflow.errors import CaptionFlowError
 from captionflow.parameters import (
     EvaluateParameters,
     IngestParameters,
-    Parameters,
     PreprocessParameters,
     TrainParameters,
 )
+from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
-ARTIFACT_ROOT = os.environ.get("CAPTIONFLOW_ARTIFACT_ROOT", str(Path.home() / "captionflow"))
 SAMPLE = f"{ARTIFACT_ROOT}/sample"
 RUNNERS = ["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]
-
-
-def form(parameters: type[Parameters], section: str, **defaults: Any) -> dict[str, Param]:
-    """Return one field of the trigger form for each of a step's parameters, with its bounds and meaning."""
-    fields = parameters.json_schema()
-    for name, default in defaults.items():
-        fields[name]["default"] = default
-    return {name: Param(**schema, section=section) for name, schema in fields.items()}
 
 
 PARAMS = {
@@ -85,15 +71,6 @@ def option(name: str, schema: dict[str, Any]) -> str:
     return f"{{{{ params.{name} | tojson }}}}" if is_list else f"{{{{ params.{name} }}}}"
 
 
-@contextmanager
-def no_retry_in_vain() -> Iterator[None]:
-    """Fail at once, whatever retries are left, on what would end the same way again."""
-    try:
-        yield
-    except CaptionFlowError as error:
-        raise AirflowFailException(str(error)) from None
-
-
 def prepare_beam(context: Context) -> None:
     """Check the job's parameters before Beam starts, and add the form's Beam options."""
     with no_retry_in_vain():
@@ -133,14 +110,7 @@ captions, CSV or JSON Lines of your own.
 
 Each task's XCom is the URI of its artifact. `captionflow lineage URI` tells what any of them was made from.
 """,
-    default_args={
-        "owner": "captionflow",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-        "execution_timeout": timedelta(hours=24),
-    },
+    default_args=DEFAULT_ARGS,
 )
 def image_captioning() -> None:
     """Chain the four steps; what passes between them is URIs."""

@@ -1,0 +1,66 @@
+"""The TFX pipeline as an Airflow DAG: one task a component, run by TFX's own Airflow runner.
+
+TFX takes longer to import than Airflow gives a DAG file. So the graph is read from a description, and
+TFX is imported, and its runner's DAG built, only inside a running task.
+"""
+
+import os
+from datetime import datetime
+
+from airflow import DAG
+from airflow.operators.python import PythonOperator, get_current_context
+
+from tfx_pipeline.parameters import METADATA_VARIABLE, PIPELINE_NAME, TfxParameters
+from tfx_pipeline.topology import topology
+from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
+
+
+def run(component_id: str) -> None:
+    """Run one component with the parameters of the form."""
+    with no_retry_in_vain():
+        from tfx_pipeline.airflow import run_component
+
+        context = get_current_context()
+        run_component(component_id, TfxParameters.from_mapping(context["params"]), context)
+
+
+with DAG(
+    PIPELINE_NAME,
+    schedule=None,
+    start_date=datetime(2024, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    # SQLite, where ML Metadata keeps its store unless told otherwise, takes one writer at a time.
+    max_active_tasks=16 if METADATA_VARIABLE in os.environ else 1,
+    params=form(
+        TfxParameters,
+        "TFX",
+        csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv",
+        pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}",
+    ),
+    tags=["captionflow", "tfx"],
+    default_args=DEFAULT_ARGS,
+    doc_md="""
+### A next-word model of the captions, through TFX's ready-made components
+
+Trigger it as it is to run on the captions of the built-in sample, or point *csv* at a file that
+`captionflow csv` made from an ingested artifact.
+
+| task | does |
+| --- | --- |
+| `CsvExampleGen` | reads the CSV; all captions of an image go to the same split |
+| `StatisticsGen`, `SchemaGen`, `ExampleValidator` | describe the data and look for anomalies |
+| `Transform` | cleans the captions, finds the vocabulary, makes tokens |
+| `Trainer` | trains the model and exports it with the transform graph in it |
+| `LatestBlessedModel` | finds the model to compare with |
+| `DriftValidator` | compares the words with those of that model's data, and between the splits |
+| `Evaluator` | computes perplexity and accuracy by caption length; blesses the model or not |
+| `Pusher` | copies a blessed model to where TensorFlow Serving finds it |
+
+`captionflow lineage` tells what a pushed model was made from.
+""",
+) as image_captioning_tfx:
+    tasks = {}
+    for component, upstream in topology().items():
+        tasks[component] = PythonOperator(task_id=component, python_callable=run, op_args=[component])
+        tasks[component].set_upstream([tasks[node] for node in upstream])

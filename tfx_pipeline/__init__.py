@@ -1,0 +1,1 @@
+"""The captions through TFX's ready-made components: a language model, on three orchestrators."""

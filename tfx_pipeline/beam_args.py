@@ -1,0 +1,39 @@
+"""The Beam options of the components' jobs, by runner."""
+
+from captionflow.errors import InvalidInputError
+from tfx_pipeline.parameters import TfxParameters
+
+
+def beam_args(parameters: TfxParameters) -> list[str]:
+    """Return the options for the chosen runner, the user's own last.
+
+    Raises:
+        InvalidInputError: the runner needs something that is not given.
+    """
+    runner = parameters.beam_runner
+    return [f"--runner={runner}", *_OF_RUNNER[runner](parameters), *parameters.beam_args]
+
+
+def _direct(parameters: TfxParameters) -> list[str]:
+    workers = parameters.direct_num_workers
+    return [f"--direct_num_workers={workers}"] + ["--direct_running_mode=multi_processing"] * (workers != 1)
+
+
+def _dataflow(parameters: TfxParameters) -> list[str]:
+    for flag, value in {"--gcp-project-id": parameters.gcp_project_id, "--region": parameters.region}.items():
+        if not value:
+            raise InvalidInputError(f"{flag}: DataflowRunner needs it")
+    return [
+        f"--project={parameters.gcp_project_id}",
+        f"--region={parameters.region}",
+        f"--temp_location={parameters.pipeline_root}/tmp",
+    ]
+
+
+def _flink(parameters: TfxParameters) -> list[str]:
+    if not any(argument.startswith(("--flink_master", "--job_endpoint")) for argument in parameters.beam_args):
+        raise InvalidInputError("--beam-args: FlinkRunner needs --flink_master=HOST:PORT")
+    return []
+
+
+_OF_RUNNER = {"DirectRunner": _direct, "DataflowRunner": _dataflow, "FlinkRunner": _flink}

@@ -1,0 +1,85 @@
+"""A TFX component that tells when captions are no longer about what they were about.
+
+TFX's ExampleValidator holds data against a schema, but is given no other data to compare them with. This one
+hands the shares of the words to TensorFlow Data Validation's comparators: of the training split against the
+split that the last blessed model was trained on (drift), and against the evaluation split (skew).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Optional
+
+import tensorflow_data_validation as tfdv
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils, path_utils, writer_utils
+
+from tfx_pipeline.features import read_tokens, vocabulary
+from tfx_pipeline.module import WORD_COUNTS, word_counts
+
+FEATURE = "words"
+_SPLITS = ("train", "eval")
+
+
+@component
+def DriftValidator(  # noqa: N802 - TFX names components like classes
+    transform_graph: InputArtifact[standard_artifacts.TransformGraph],
+    examples: InputArtifact[standard_artifacts.Examples],
+    anomalies: OutputArtifact[standard_artifacts.ExampleAnomalies],
+    threshold: Parameter[float],
+    baseline_model: InputArtifact[standard_artifacts.Model] = None,
+) -> None:
+    """Compare the shares of the words; a change of one by more than `threshold` is an anomaly."""
+    output = tft.TFTransformOutput(transform_graph.uri)
+    words = vocabulary(output)
+    counts = {
+        split: word_counts(
+            read_tokens([io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))], output), words
+        )
+        for split in _SPLITS
+    }
+    found = tfdv.validate_statistics(
+        statistics(counts["train"]),
+        _schema(threshold),
+        previous_statistics=statistics(_counts_of(baseline_model)) if baseline_model else None,
+        serving_statistics=statistics(counts["eval"]),
+    )
+    anomalies.split_names = artifact_utils.encode_split_names(["train"])
+    folder = artifact_utils.get_split_uri([anomalies], "train")
+    writer_utils.write_anomalies(f"{folder}/SchemaDiff.pb", found)
+
+
+def statistics(counts: Mapping[str, int]) -> statistics_pb2.DatasetFeatureStatisticsList:
+    """Return the counts as the statistics of a feature called `words`."""
+    result = statistics_pb2.DatasetFeatureStatisticsList()
+    total = sum(counts.values())
+    dataset = result.datasets.add(num_examples=total)
+    feature = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.STRING)
+    feature.path.step.append(FEATURE)
+    feature.string_stats.common_stats.CopyFrom(
+        statistics_pb2.CommonStatistics(num_non_missing=total, min_num_values=1, max_num_values=1, avg_num_values=1)
+    )
+    feature.string_stats.unique = len(counts)
+    for rank, (word, count) in enumerate(sorted(counts.items(), key=lambda item: (-item[1], item[0]))):
+        feature.string_stats.rank_histogram.buckets.add(
+            low_rank=rank, high_rank=rank, label=word, sample_count=float(count)
+        )
+    return result
+
+
+def _schema(threshold: float) -> schema_pb2.Schema:
+    schema = schema_pb2.Schema()
+    feature = schema.feature.add(name=FEATURE, type=schema_pb2.BYTES)
+    feature.drift_comparator.infinity_norm.threshold = threshold
+    feature.skew_comparator.infinity_norm.threshold = threshold
+    return schema
+
+
+def _counts_of(model: standard_artifacts.Model) -> dict[str, int]:
+    """Return how often each word occurred in what the model was trained on."""
+    with fileio.open(f"{path_utils.serving_model_path(model.uri)}/assets.extra/{WORD_COUNTS}") as file:
+        return json.load(file)

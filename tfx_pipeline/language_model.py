@@ -1,0 +1,189 @@
+"""A next-word model over captions: the network, its training, and the functions a served model answers to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from captionflow.captions import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
+
+NEXT_WORDS = 5
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of training.
+
+    Attributes:
+        epochs: passes over the training split that were made.
+        perplexity: e to the mean cross-entropy of a token of the evaluation split, in nats.
+        unigram_perplexity: the same for a model that knows only how often each token occurs.
+    """
+
+    epochs: int
+    perplexity: float
+    unigram_perplexity: float
+
+
+def build_network(vocabulary_size: int, width: int) -> keras.Model:
+    """Return a network: token ids (batch, time) int64 → logits of the next token (batch, time, vocabulary) float32."""
+    tokens = keras.Input((None,), dtype=tf.int64)
+    vectors = keras.layers.Embedding(vocabulary_size, width)(tokens)
+    states = keras.layers.GRU(width, return_sequences=True)(vectors)
+    return keras.Model(tokens, keras.layers.Dense(vocabulary_size)(states))
+
+
+def train(
+    train_tokens: np.ndarray,
+    eval_tokens: np.ndarray,
+    vocabulary_size: int,
+    log_dir: str,
+    hyperparameters: Mapping[str, int | float],
+) -> tuple[keras.Model, Training]:
+    """Train until the loss on `eval_tokens` stops falling, and keep the best weights.
+
+    Args:
+        train_tokens, eval_tokens: int64 (captions, max length): `BOS token… EOS PAD…`.
+        vocabulary_size: number of token ids, special tokens included.
+        log_dir: folder for TensorBoard.
+        hyperparameters: `width`, `learning_rate`, `batch_size`, `epochs`, `patience` and `seed`.
+    """
+    keras.utils.set_random_seed(int(hyperparameters["seed"]))
+    tf.config.experimental.enable_op_determinism()
+    network = build_network(vocabulary_size, int(hyperparameters["width"]))
+    network.compile(
+        keras.optimizers.Adam(hyperparameters["learning_rate"]),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalCrossentropy("cross_entropy", from_logits=True),
+            keras.metrics.SparseCategoricalAccuracy("accuracy"),
+        ],
+    )
+    batch_size = int(hyperparameters["batch_size"])
+    stop = keras.callbacks.EarlyStopping(
+        "val_cross_entropy", mode="min", patience=int(hyperparameters["patience"]), restore_best_weights=True
+    )
+    history = network.fit(
+        _batches(train_tokens, batch_size, shuffle_seed=int(hyperparameters["seed"])),
+        validation_data=_batches(eval_tokens, batch_size),
+        epochs=int(hyperparameters["epochs"]),
+        callbacks=[stop, keras.callbacks.TensorBoard(log_dir)],
+        verbose=2,
+    ).history
+    return network, Training(
+        len(history["cross_entropy"]),
+        float(np.exp(min(history["val_cross_entropy"]))),
+        unigram_perplexity(train_tokens, eval_tokens, vocabulary_size),
+    )
+
+
+def unigram_perplexity(train_tokens: np.ndarray, eval_tokens: np.ndarray, vocabulary_size: int) -> float:
+    """Perplexity on `eval_tokens` of the tokens' shares in `train_tokens`, each counted once more (Laplace)."""
+    seen, wanted = (
+        np.bincount(tokens[:, 1:].ravel(), minlength=vocabulary_size).astype(float)
+        for tokens in (train_tokens, eval_tokens)
+    )
+    seen[PAD] = wanted[PAD] = 0
+    log_shares = np.log((seen + 1) / (seen + 1).sum())
+    return float(np.exp(-(wanted * log_shares).sum() / wanted.sum()))
+
+
+def _batches(tokens: np.ndarray, batch_size: int, shuffle_seed: int | None = None) -> tf.data.Dataset:
+    """Return batches of (tokens before, tokens after, weight of each: 0 for padding)."""
+    before, after = tokens[:, :-1], tokens[:, 1:]
+    dataset = tf.data.Dataset.from_tensor_slices((before, after, (after != PAD).astype(np.float32)))
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(len(tokens), seed=shuffle_seed)
+    return dataset.batch(batch_size)
+
+
+class ServedModel(tf.Module):
+    """What is exported: the transform graph and the network in one, so that serving cannot differ from training.
+
+    Args:
+        transform: from raw to transformed features, as TensorFlow Transform gives it.
+        raw_spec: how the raw features stand in a serialised tf.Example.
+        words: the words of the vocabulary, in the order of their ids.
+    """
+
+    def __init__(
+        self, network: keras.Model, transform: keras.Model, raw_spec: Mapping[str, object], words: list[str]
+    ) -> None:
+        super().__init__()
+        self.network, self.transform, self._raw_spec = network, transform, dict(raw_spec)
+        self._vocabulary = tf.constant([*SPECIAL_TOKENS, *words])
+        examples = tf.TensorSpec([None], tf.string, name="examples")
+        self.functions = {
+            "serving_default": tf.function(self.continue_caption, [examples]),
+            "transform_features": tf.function(self.transform_features, [examples]),
+            "evaluate": tf.function(self.evaluate, [examples]),
+        }
+
+    def transform_features(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialised tf.Examples (batch,) → their transformed features."""
+        features = self.transform(tf.io.parse_example(examples, self._raw_spec))
+        return {
+            name: tf.sparse.to_dense(value) if isinstance(value, tf.SparseTensor) else value
+            for name, value in features.items()
+        }
+
+    def continue_caption(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialised tf.Examples (batch,) that hold the beginning of a `caption` → how it may go on.
+
+        Returns:
+            `caption` (batch,): the beginning, cleaned, and the likeliest words one by one up to the end;
+            `next_words` and `probabilities` (batch, 5): the likeliest next words, the likeliest first; an
+            end of the caption is `<eos>`.
+        """
+        tokens = self.transform_features(examples)["tokens"]
+        # The transform closes a caption; here it goes on.
+        tokens = tf.where(tokens == EOS, tf.constant(PAD, tokens.dtype), tokens)
+        length = tf.reduce_sum(tf.cast(tokens != PAD, tf.int32), axis=1)
+        probabilities, best = tf.math.top_k(self._next(tokens, length), NEXT_WORDS)
+        return {
+            "caption": self._spell(self._extend(tokens, length)),
+            "next_words": tf.gather(self._vocabulary, best),
+            "probabilities": probabilities,
+        }
+
+    def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialised tf.Examples (batch,) → for each: `cross_entropy` in nats summed, `correct`, `tokens`; float32."""
+        tokens = self.transform_features(examples)["tokens"]
+        logits, after = self.network(tokens[:, :-1]), tokens[:, 1:]
+        weight = tf.cast(after != PAD, tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(after, logits)
+        hits = tf.cast(tf.argmax(logits, axis=-1) == after, tf.float32)
+        return {
+            "cross_entropy": tf.reduce_sum(losses * weight, axis=1),
+            "correct": tf.reduce_sum(hits * weight, axis=1),
+            "tokens": tf.reduce_sum(weight, axis=1),
+        }
+
+    def _next(self, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return the probabilities (batch, vocabulary) of the token at `length`; it is a word or the end."""
+        logits = tf.gather(self.network(tokens), length - 1, batch_dims=1)
+        never = tf.reduce_sum(tf.one_hot([PAD, BOS, UNK], tf.shape(logits)[1]), axis=0)
+        return tf.nn.softmax(logits - 1e9 * never)
+
+    def _extend(self, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Put the likeliest token at the end of every caption that is not closed, until all are or the room ends."""
+        time = tf.shape(tokens)[1]
+        is_open = length < time
+
+        def step(tokens: tf.Tensor, length: tf.Tensor, is_open: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            best = tf.argmax(self._next(tokens, length), axis=1)
+            place = tf.one_hot(length, time, on_value=True, off_value=False, dtype=tf.bool)
+            tokens = tf.where(place & is_open[:, None], best[:, None], tokens)
+            length = length + tf.cast(is_open, tf.int32)
+            return tokens, length, is_open & (best != EOS) & (length < time)
+
+        return tf.while_loop(
+            lambda _tokens, _length, is_open: tf.reduce_any(is_open), step, (tokens, length, is_open)
+        )[0]
+
+    def _spell(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Return the words (batch,) that the tokens stand for."""
+        words = tf.ragged.boolean_mask(tokens, (tokens != PAD) & (tokens != BOS) & (tokens != EOS))
+        return tf.strings.reduce_join(tf.gather(self._vocabulary, words), axis=1, separator=" ")

@@ -1,0 +1,61 @@
+"""Metrics of a language model for TensorFlow Model Analysis: cross-entropy, perplexity and accuracy, by token."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from tensorflow_model_analysis.metrics import metric_types
+
+# What the `evaluate` signature says of each caption; summed up here.
+_SUMS = ("cross_entropy", "correct", "tokens")
+
+
+class CrossEntropy(metric_types.Metric):
+    """Mean cross-entropy of a token, in nats."""
+
+    def __init__(self, name: str = "cross_entropy") -> None:
+        super().__init__(partial(_computation, lambda cross_entropy, _correct, tokens: cross_entropy / tokens), name=name)
+
+
+class Perplexity(metric_types.Metric):
+    """e to the mean cross-entropy of a token in nats."""
+
+    def __init__(self, name: str = "perplexity") -> None:
+        super().__init__(
+            partial(_computation, lambda cross_entropy, _correct, tokens: np.exp(cross_entropy / tokens)), name=name
+        )
+
+
+class Accuracy(metric_types.Metric):
+    """Share of the tokens that the model found the likeliest."""
+
+    def __init__(self, name: str = "accuracy") -> None:
+        super().__init__(partial(_computation, lambda _cross_entropy, correct, tokens: correct / tokens), name=name)
+
+
+def _computation(
+    value: Callable[..., float], name: str, model_name: str = "", **_: Any
+) -> list[metric_types.MetricComputation]:
+    key = metric_types.MetricKey(name, model_name=model_name, example_weighted=False)
+    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_SumUp(key, value))]
+
+
+class _SumUp(beam.CombineFn):
+    def __init__(self, key: metric_types.MetricKey, value: Callable[..., float]) -> None:
+        self._key, self._value = key, value
+
+    def create_accumulator(self) -> np.ndarray:
+        return np.zeros(len(_SUMS))
+
+    def add_input(self, sums: np.ndarray, element: metric_types.StandardMetricInputs) -> np.ndarray:
+        outputs = element.get_predictions(self._key.model_name)
+        return sums + [float(np.sum(outputs[name])) for name in _SUMS]
+
+    def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
+        return np.sum(list(accumulators), axis=0)
+
+    def extract_output(self, sums: np.ndarray) -> dict[metric_types.MetricKey, float]:
+        return {self._key: float(self._value(*sums)) if sums[-1] else math.nan}
