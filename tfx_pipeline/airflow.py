@@ -3,20 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.airflow.airflow_dag_runner import AirflowDagRunner, AirflowPipelineConfig
+from tfx.orchestration.pipeline import Pipeline
 
 from tfx_pipeline.checks import check_inputs
 from tfx_pipeline.parameters import TfxParameters, metadata_location
 from tfx_pipeline.pipeline import create_pipeline
 from tfx_pipeline.topology import topology
 
+# As TFX's launcher for Airflow names it in the store.
+_COMPONENT_RUN = "component_run"
+
 
 def run_component(component_id: str, parameters: TfxParameters, context: Mapping[str, Any]) -> None:
-    """Build the DAG of TFX's runner, and execute its task `component_id` in the running task's context."""
+    """Build the DAG of TFX's runner, and execute its task `component_id` in the running task's context.
+
+    Raises:
+        InvalidInputError: what the pipeline was given is not usable.
+    """
     if not topology()[component_id]:
         check_inputs(parameters)
     pipeline = create_pipeline(parameters, metadata_location(parameters))
+    _put_aside_attempts(pipeline, f"{pipeline.pipeline_name}.{context['run_id']}.{component_id}")
     for component in pipeline.components:
         # The runner would package the module file for each of them, in every task.
         if isinstance(component, BaseComponent) and component.id != component_id:
@@ -25,3 +36,26 @@ def run_component(component_id: str, parameters: TfxParameters, context: Mapping
     task = AirflowDagRunner(config).run(pipeline).get_task(component_id)
     task.render_template_fields(context)
     task.python_callable(**task.op_kwargs, **context)
+
+
+def _put_aside_attempts(pipeline: Pipeline, name: str) -> None:
+    """Give what an earlier attempt of this task left in the metadata store other names.
+
+    TFX's launcher finds its execution and its artifacts by their names, and fails on those of an earlier attempt.
+    """
+    store = MetadataStore(pipeline.metadata_connection_config)
+    earlier = store.get_context_by_type_and_name(_COMPONENT_RUN, name)
+    if earlier is None:
+        return
+    executions = store.get_executions_by_context(earlier.id)
+    mark = f".attempt-{max(execution.id for execution in executions)}"
+    earlier.name += mark
+    store.put_contexts([earlier])
+    events = store.get_events_by_execution_ids([execution.id for execution in executions])
+    outputs = [event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT]
+    artifacts = store.get_artifacts_by_id(outputs)
+    for artifact in artifacts:
+        artifact.name += mark
+        if artifact.state != metadata_store_pb2.Artifact.LIVE or not pipeline.enable_cache:
+            artifact.state = metadata_store_pb2.Artifact.ABANDONED
+    store.put_artifacts(artifacts)

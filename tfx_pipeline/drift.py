@@ -7,7 +7,6 @@ split that the last blessed model was trained on (drift), and against the evalua
 
 import json
 from collections.abc import Mapping
-from typing import Optional
 
 import tensorflow_data_validation as tfdv
 import tensorflow_transform as tft
@@ -29,11 +28,15 @@ _SPLITS = ("train", "eval")
 def DriftValidator(  # noqa: N802 - TFX names components like classes
     transform_graph: InputArtifact[standard_artifacts.TransformGraph],
     examples: InputArtifact[standard_artifacts.Examples],
-    anomalies: OutputArtifact[standard_artifacts.ExampleAnomalies],
+    drift: OutputArtifact[standard_artifacts.ExampleAnomalies],
     threshold: Parameter[float],
     baseline_model: InputArtifact[standard_artifacts.Model] = None,
 ) -> None:
-    """Compare the shares of the words; a change of one by more than `threshold` is an anomaly."""
+    """Compare the shares of the words; a change of one by more than `threshold` is an anomaly.
+
+    The output is not called `anomalies` like ExampleValidator's: within a run, TFX's Airflow runner tells
+    artifacts of one type apart by that name.
+    """
     output = tft.TFTransformOutput(transform_graph.uri)
     words = vocabulary(output)
     counts = {
@@ -48,8 +51,8 @@ def DriftValidator(  # noqa: N802 - TFX names components like classes
         previous_statistics=statistics(_counts_of(baseline_model)) if baseline_model else None,
         serving_statistics=statistics(counts["eval"]),
     )
-    anomalies.split_names = artifact_utils.encode_split_names(["train"])
-    folder = artifact_utils.get_split_uri([anomalies], "train")
+    drift.split_names = artifact_utils.encode_split_names(["train"])
+    folder = artifact_utils.get_split_uri([drift], "train")
     writer_utils.write_anomalies(f"{folder}/SchemaDiff.pb", found)
 
 
