@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import tfx_pipeline.cli
 from captionflow.errors import CaptionFlowError
 from captionflow.options import expand
 from captionflow.parameters import (
@@ -24,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(tfx_pipeline.cli.app, name="tfx")
 
 Output = Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")]
 
@@ -44,6 +47,17 @@ def ingest(output: Output, parameters: IngestParameters) -> None:
     from captionflow.ingest import ingest
 
     print(ingest(output, parameters))
+
+
+@app.command("csv")
+def csv_(
+    ingested: Annotated[str, typer.Option(help="URI of the ingested artifact.")],
+    output: Output,
+) -> None:
+    """Write the ingested captions as CSV, the form that TFX reads."""
+    from captionflow.csv_export import export_csv
+
+    print(export_csv(ingested, output))
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -97,13 +111,17 @@ def caption(
 
 @app.command()
 def lineage(
-    uri: Annotated[str, typer.Argument(help="URI of any artifact.")],
+    uri: Annotated[str, typer.Argument(help="URI of any artifact, or of a model that TFX pushed.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also check every file of the artifact against its sha256.")
     ] = False,
+    metadata: tfx_pipeline.cli.Metadata = None,
 ) -> None:
     """Tell what an artifact was made from: data, parameters, code version and scores, back to the sources."""
+    if location := tfx_pipeline.cli.metadata_of(uri, metadata):
+        print(tfx_pipeline.cli.lineage(uri, location, as_json=as_json))
+        return
     from captionflow.artifacts import open_artifact
     from captionflow.lineage import lineage, render
 

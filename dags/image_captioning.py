@@ -15,6 +15,7 @@ from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
+from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
 from captionflow.artifacts import EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
@@ -24,7 +25,6 @@ from captionflow.parameters import (
     PreprocessParameters,
     TrainParameters,
 )
-from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 SAMPLE = f"{ARTIFACT_ROOT}/sample"
 RUNNERS = ["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from airflow import DAG
 from airflow.operators.python import PythonOperator, get_current_context
+from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 from tfx_pipeline.parameters import METADATA_VARIABLE, PIPELINE_NAME, TfxParameters
 from tfx_pipeline.topology import topology
-from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 
 def run(component_id: str) -> None:

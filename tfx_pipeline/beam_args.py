@@ -26,7 +26,7 @@ def _dataflow(parameters: TfxParameters) -> list[str]:
     return [
         f"--project={parameters.gcp_project_id}",
         f"--region={parameters.region}",
-        f"--temp_location={parameters.pipeline_root}/tmp",
+        f"--temp_location={parameters.pipeline_root}/.temp",
     ]
 
 

@@ -18,7 +18,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils, writer_utils
 
 from tfx_pipeline.features import read_tokens, vocabulary
-from tfx_pipeline.module import WORD_COUNTS, word_counts
+from tfx_pipeline.module import EXTRA, WORD_COUNTS, word_counts
 
 FEATURE = "words"
 _SPLITS = ("train", "eval")
@@ -84,5 +84,5 @@ def _schema(threshold: float) -> schema_pb2.Schema:
 
 def _counts_of(model: standard_artifacts.Model) -> dict[str, int]:
     """Return how often each word occurred in what the model was trained on."""
-    with fileio.open(f"{path_utils.serving_model_path(model.uri)}/assets.extra/{WORD_COUNTS}") as file:
+    with fileio.open(f"{path_utils.serving_model_path(model.uri)}/{EXTRA}/{WORD_COUNTS}") as file:
         return json.load(file)

@@ -101,9 +101,10 @@ def main() -> None:
     metadata = tft.DatasetMetadata.from_feature_spec(spec)
     config = TfxParameters().to_json()
     with tempfile.TemporaryDirectory() as folder, tft_beam.Context(folder):
-        (rows, _), _ = ([{RAW_FEATURE: caption} for caption in captions], metadata) | tft_beam.AnalyzeAndTransformDataset(
-            lambda inputs: preprocessing_fn(inputs, config)
-        )
+        (rows, _), _ = (
+            [{RAW_FEATURE: caption} for caption in captions],
+            metadata,
+        ) | tft_beam.AnalyzeAndTransformDataset(lambda inputs: preprocessing_fn(inputs, config))
     for caption, row in zip(captions, rows, strict=True):
         print(f"{caption}\n  tokens  {row[TOKENS].tolist()}\n  length  {row[LENGTH].decode()}")
 

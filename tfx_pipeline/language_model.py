@@ -1,5 +1,6 @@
 """A next-word model over captions: the network, its training, and the functions a served model answers to."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import tf_keras as keras
 from captionflow.captions import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
 
 NEXT_WORDS = 5
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,19 @@ def train(
         _batches(train_tokens, batch_size, shuffle_seed=int(hyperparameters["seed"])),
         validation_data=_batches(eval_tokens, batch_size),
         epochs=int(hyperparameters["epochs"]),
-        callbacks=[stop, keras.callbacks.TensorBoard(log_dir)],
-        verbose=2,
+        callbacks=[stop, keras.callbacks.TensorBoard(log_dir), keras.callbacks.LambdaCallback(on_epoch_end=_log)],
+        verbose=0,
     ).history
     return network, Training(
         len(history["cross_entropy"]),
         float(np.exp(min(history["val_cross_entropy"]))),
         unigram_perplexity(train_tokens, eval_tokens, vocabulary_size),
     )
+
+
+def _log(epoch: int, logs: Mapping[str, float]) -> None:
+    before, after = logs["cross_entropy"], logs["val_cross_entropy"]
+    _LOG.info("epoch %d: cross-entropy %.3f, on the evaluation split %.3f", epoch + 1, before, after)
 
 
 def unigram_perplexity(train_tokens: np.ndarray, eval_tokens: np.ndarray, vocabulary_size: int) -> float:
@@ -179,9 +186,9 @@ class ServedModel(tf.Module):
             length = length + tf.cast(is_open, tf.int32)
             return tokens, length, is_open & (best != EOS) & (length < time)
 
-        return tf.while_loop(
-            lambda _tokens, _length, is_open: tf.reduce_any(is_open), step, (tokens, length, is_open)
-        )[0]
+        return tf.while_loop(lambda _tokens, _length, is_open: tf.reduce_any(is_open), step, (tokens, length, is_open))[
+            0
+        ]
 
     def _spell(self, tokens: tf.Tensor) -> tf.Tensor:
         """Return the words (batch,) that the tokens stand for."""

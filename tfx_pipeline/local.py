@@ -2,38 +2,76 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from absl import logging as absl_logging
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
+from captionflow.artifacts import is_local
+from captionflow.errors import CaptionFlowError, StepFailedError
+from tfx_pipeline.checks import check_inputs
 from tfx_pipeline.parameters import TfxParameters
 from tfx_pipeline.pipeline import create_pipeline
 
+LOG_FILE = "tfx.log"
+_LOG = logging.getLogger(__name__)
 
-def run(parameters: TfxParameters, metadata: str, tell: Callable[[str], None]) -> None:
-    """Run all components; `tell` hears of each as it begins and ends."""
+
+def run(parameters: TfxParameters, metadata: str) -> None:
+    """Run all components. What TFX says goes to `tfx.log` in the pipeline's root, if that is a local folder.
+
+    Raises:
+        InvalidInputError: what the pipeline was given is not usable.
+        StepFailedError: a component failed; the message names it.
+    """
+    check_inputs(parameters)
     pipeline = create_pipeline(parameters, metadata)
-    listener = _Listener(tell, len(pipeline.components))
+    progress = _Progress(len(pipeline.components))
+    with _logged(parameters.pipeline_root, progress):
+        try:
+            LocalDagRunner().run(pipeline)
+        except CaptionFlowError:
+            raise
+        except Exception as error:  # Whatever a component raises.
+            _LOG.debug("%s failed", progress.component, exc_info=error)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StepFailedError(
+                f"{progress.component}: {reason}; more in {LOG_FILE} in the pipeline's root"
+            ) from error
+
+
+@contextmanager
+def _logged(root: str, progress: logging.Handler) -> Iterator[None]:
+    file = logging.FileHandler(Path(root, LOG_FILE)) if is_local(root) else logging.NullHandler()
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger, before = logging.getLogger(), logging.getLogger().handlers
     absl_logging.set_verbosity(absl_logging.INFO)
-    logger = absl_logging.get_absl_logger()
-    logger.addHandler(listener)
+    _LOG.setLevel(logging.DEBUG)
+    logger.handlers = [file]
+    absl_logging.get_absl_logger().addHandler(progress)
     try:
-        LocalDagRunner().run(pipeline)
+        yield
     finally:
-        logger.removeHandler(listener)
+        absl_logging.get_absl_logger().removeHandler(progress)
+        logger.handlers = before
+        file.close()
 
 
-class _Listener(logging.Handler):
-    """Hears in the log of TFX's runner which component it is at."""
+class _Progress(logging.Handler):
+    """Hears in the log of TFX's runner which component it is at, and logs how far that is."""
 
-    def __init__(self, tell: Callable[[str], None], total: int) -> None:
+    component = "pipeline"
+
+    def __init__(self, total: int) -> None:
         super().__init__(logging.INFO)
-        self._tell, self._total, self._done, self._began = tell, total, 0, 0.0
+        self._total, self._done, self._began = total, 0, 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == "Component %s is running.":
-            self._began = time.monotonic()
+        if record.msg == "Component %s is running." and record.args:
+            self.component, self._began = str(record.args[0]), time.monotonic()
         elif record.msg == "Component %s is finished.":
             self._done += 1
-            self._tell(f"[{self._done}/{self._total}] {record.args[0]}  {time.monotonic() - self._began:.1f} s")
+            seconds = time.monotonic() - self._began
+            _LOG.info("[%d/%d] %s: done in %.1f s", self._done, self._total, self.component, seconds)

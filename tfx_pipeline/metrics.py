@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -17,7 +16,9 @@ class CrossEntropy(metric_types.Metric):
     """Mean cross-entropy of a token, in nats."""
 
     def __init__(self, name: str = "cross_entropy") -> None:
-        super().__init__(partial(_computation, lambda cross_entropy, _correct, tokens: cross_entropy / tokens), name=name)
+        super().__init__(
+            partial(_computations, lambda cross_entropy, _correct, tokens: cross_entropy / tokens), name=name
+        )
 
 
 class Perplexity(metric_types.Metric):
@@ -25,7 +26,7 @@ class Perplexity(metric_types.Metric):
 
     def __init__(self, name: str = "perplexity") -> None:
         super().__init__(
-            partial(_computation, lambda cross_entropy, _correct, tokens: np.exp(cross_entropy / tokens)), name=name
+            partial(_computations, lambda cross_entropy, _correct, tokens: np.exp(cross_entropy / tokens)), name=name
         )
 
 
@@ -33,14 +34,14 @@ class Accuracy(metric_types.Metric):
     """Share of the tokens that the model found the likeliest."""
 
     def __init__(self, name: str = "accuracy") -> None:
-        super().__init__(partial(_computation, lambda _cross_entropy, correct, tokens: correct / tokens), name=name)
+        super().__init__(partial(_computations, lambda _cross_entropy, correct, tokens: correct / tokens), name=name)
 
 
-def _computation(
-    value: Callable[..., float], name: str, model_name: str = "", **_: Any
+def _computations(
+    value: Callable[..., float], name: str, model_names: list[str]
 ) -> list[metric_types.MetricComputation]:
-    key = metric_types.MetricKey(name, model_name=model_name, example_weighted=False)
-    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_SumUp(key, value))]
+    keys = [metric_types.MetricKey(name, model_name=model, example_weighted=False) for model in model_names]
+    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_SumUp(key, value)) for key in keys]
 
 
 class _SumUp(beam.CombineFn):

@@ -13,9 +13,11 @@ from captionflow.captions import SPECIAL_TOKENS
 from tfx_pipeline.features import RAW_FEATURE, preprocessing_fn, read_tokens, vocabulary
 from tfx_pipeline.language_model import ServedModel, train
 
-__all__ = ["TRAINING", "WORD_COUNTS", "preprocessing_fn", "run_fn"]
+__all__ = ["EXTRA", "TRAINING", "WORD_COUNTS", "preprocessing_fn", "run_fn"]
 
-# Written beside the model: what came of training, and how often it saw each word.
+# Beside the model, in a folder that TensorFlow Serving leaves to others: what came of training, and how often
+# each word was seen.
+EXTRA = "assets.extra"
 TRAINING = "training.json"
 WORD_COUNTS = "word_counts.json"
 
@@ -34,8 +36,7 @@ def run_fn(arguments: FnArgs) -> None:
     raw_spec = {RAW_FEATURE: tf.io.FixedLenFeature([1], tf.string, default_value=[""])}
     model = ServedModel(network, output.transform_features_layer(), raw_spec, words)
     tf.saved_model.save(model, arguments.serving_model_dir, signatures=model.functions)
-    # TensorFlow Serving leaves this folder to others.
-    extra = f"{arguments.serving_model_dir}/assets.extra"
+    extra = f"{arguments.serving_model_dir}/{EXTRA}"
     fileio.makedirs(extra)
     for name, content in {TRAINING: asdict(training), WORD_COUNTS: word_counts(tokens, words)}.items():
         with fileio.open(f"{extra}/{name}", "w") as file:

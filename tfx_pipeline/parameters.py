@@ -7,12 +7,13 @@ from typing import Literal
 from captionflow.parameters import Parameters, parameter
 
 PIPELINE_NAME = "image_captioning_tfx"
+METADATA_FILE = "metadata.db"
 METADATA_VARIABLE = "CAPTIONFLOW_TFX_METADATA"
 
 
 def metadata_location(parameters: "TfxParameters") -> str:
     """Return where ML Metadata keeps its store: an environment variable says it, since it may hold a password."""
-    return os.environ.get(METADATA_VARIABLE) or f"{parameters.pipeline_root}/metadata.db"
+    return os.environ.get(METADATA_VARIABLE) or f"{parameters.pipeline_root}/{METADATA_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)

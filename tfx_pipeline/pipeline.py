@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import tensorflow_model_analysis as tfma
@@ -23,6 +24,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
+from captionflow.artifacts import resolve
 from tfx_pipeline import features, language_model, metrics, module
 from tfx_pipeline.beam_args import beam_args
 from tfx_pipeline.checks import input_pattern
@@ -38,6 +40,8 @@ def create_pipeline(parameters: TfxParameters, metadata: str | None) -> Pipeline
         metadata: where ML Metadata keeps its store, see `metadata.connection_config`; None when the
             orchestrator brings its own, as Kubeflow does.
     """
+    # Other processes, in other folders, read the paths too.
+    parameters = replace(parameters, csv=resolve(parameters.csv), pipeline_root=resolve(parameters.pipeline_root))
     return Pipeline(
         pipeline_name=parameters.pipeline_name,
         pipeline_root=parameters.pipeline_root,
@@ -63,14 +67,14 @@ def _components(parameters: TfxParameters) -> list[BaseNode]:
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
-        **_code("preprocessing_fn", parameters),
+        **_code("preprocessing_fn", parameters, "vocabulary_size", "max_caption_length"),
         disable_statistics=True,
     )
     trainer = Trainer(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema_gen.outputs["schema"],
-        **_code("run_fn", parameters),
+        **_code("run_fn", parameters, "epochs", "batch_size", "learning_rate", "width", "patience", "seed"),
         # How long it trains is told by epochs.
         train_args=trainer_pb2.TrainArgs(),
         eval_args=trainer_pb2.EvalArgs(),
@@ -128,21 +132,15 @@ def _splits(eval_percent: int) -> example_gen_pb2.Output:
     )
 
 
-def _code(function: str, parameters: TfxParameters) -> dict[str, object]:
-    """Return the arguments that tell a component where its function is, and what to tell the function."""
-    hyperparameters = {
-        name: value
-        for name, value in parameters.to_json().items()
-        if name in {
-            "vocabulary_size", "max_caption_length", "epochs", "batch_size", "learning_rate", "width", "patience", "seed"
-        }
-    }
+def _code(function: str, parameters: TfxParameters, *names: str) -> dict[str, object]:
+    """Return the arguments that tell a component where its function is, and the parameters `names` to call it with."""
+    custom_config = {name: getattr(parameters, name) for name in names}
     if parameters.module_file:
-        return {"module_file": parameters.module_file, "custom_config": hyperparameters}
+        return {"module_file": parameters.module_file, "custom_config": custom_config}
     # Named by its import path, our own module needs no packaging. Its digest tells the cache when it has changed.
     sources = [Path(inspect.getfile(part)).read_bytes() for part in (features, language_model, module)]
     digest = hashlib.sha256(b"".join(sources)).hexdigest()
-    return {function: f"{module.__name__}.{function}", "custom_config": {**hyperparameters, "code": digest}}
+    return {function: f"{module.__name__}.{function}", "custom_config": {**custom_config, "code": digest}}
 
 
 def _eval_config(max_perplexity: float) -> tfma.EvalConfig:
@@ -154,9 +152,7 @@ def _eval_config(max_perplexity: float) -> tfma.EvalConfig:
         ),
     )
     return tfma.EvalConfig(
-        model_specs=[
-            tfma.ModelSpec(signature_name="evaluate", preprocessing_function_names=["transform_features"])
-        ],
+        model_specs=[tfma.ModelSpec(signature_name="evaluate", preprocessing_function_names=["transform_features"])],
         slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[features.LENGTH])],
         metrics_specs=[
             tfma.MetricsSpec(

@@ -1,6 +1,6 @@
 """The graph of the pipeline's components, known without TFX: Airflow reads its DAG files every few seconds.
 
-    python -m tfx_pipeline.topology    (writes it anew, from the real pipeline)
+python -m tfx_pipeline.topology    (writes it anew, from the real pipeline)
 """
 
 import json

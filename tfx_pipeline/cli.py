@@ -1,0 +1,95 @@
+"""`captionflow tfx …`: the pipeline on this machine, and compiled for Kubeflow."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from captionflow.options import expand
+from tfx_pipeline.parameters import METADATA_FILE, METADATA_VARIABLE, TfxParameters, metadata_location
+
+app = typer.Typer(
+    help="The captions through TFX's ready-made components: statistics, schema, anomalies, transform, a next-word "
+    "model, its evaluation and its push. On Airflow it is the DAG image_captioning_tfx.",
+    no_args_is_help=True,
+)
+
+Metadata = Annotated[
+    str | None,
+    typer.Option(
+        envvar=METADATA_VARIABLE,
+        help="Where ML Metadata keeps its store: a path for SQLite, mysql://… or postgresql://…; by default "
+        "metadata.db in the pipeline's root.",
+    ),
+]
+
+
+@app.command()
+@expand(TfxParameters)
+def run(parameters: TfxParameters, metadata: Metadata = None) -> None:
+    """Run the pipeline on this machine; TFX takes half a minute to begin."""
+    _prepare()
+    from tfx_pipeline import local
+    from tfx_pipeline.store import Store
+    from tfx_pipeline.summary import summary
+
+    location = metadata or metadata_location(parameters)
+    local.run(parameters, location)
+    print(summary(Store(location)))
+
+
+@app.command("compile")
+@expand(TfxParameters)
+def compile_(
+    parameters: TfxParameters,
+    image: Annotated[str, typer.Option(help="Container image that holds CaptionFlow and its requirements.")],
+    output: Annotated[str, typer.Option(help="File to write: .json for a pipeline job, .yaml for its specification.")],
+    runner: Annotated[Literal["kubeflow"], typer.Option(help="Orchestrator to compile for.")] = "kubeflow",
+) -> None:
+    """Write the pipeline's specification for Kubeflow Pipelines 2 or Vertex AI Pipelines."""
+    _prepare()
+    from tfx_pipeline.kubeflow import compile_pipeline
+
+    compile_pipeline(parameters, image, output)
+    print(output)
+
+
+def metadata_of(uri: str, given: str | None) -> str | None:
+    """Return where to look `uri` up: nowhere if it tells its own lineage, else in `given` or a store above it."""
+    from captionflow.artifacts import MANIFEST, is_local, resolve
+
+    if not is_local(uri):
+        return given
+    path = Path(resolve(uri))
+    if (path / MANIFEST).exists():
+        return None
+    return given or next((str(root / METADATA_FILE) for root in path.parents if (root / METADATA_FILE).is_file()), None)
+
+
+def lineage(uri: str, metadata: str, *, as_json: bool) -> str:
+    """Return the lineage of what TFX made, as text or as JSON."""
+    _prepare()
+    from captionflow.artifacts import resolve
+    from tfx_pipeline.lineage import lineage, render
+    from tfx_pipeline.store import Store
+
+    node = lineage(Store(metadata), resolve(uri))
+    return json.dumps(node.to_json(), indent=2, ensure_ascii=False) if as_json else render(node)
+
+
+def _prepare() -> None:
+    """Let our own progress through to the terminal, and of TensorFlow's and Google's chatter nothing."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logger = logging.getLogger("tfx_pipeline")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,105 @@
+"""Lineage of what TFX made, out of ML Metadata: from a pushed model back to the CSV and beyond."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from captionflow import lineage as manifests
+from captionflow.errors import InvalidInputError
+from tfx_pipeline import results
+from tfx_pipeline.store import Artifact, Execution, Store
+
+# What every execution has, and what says where rather than how.
+_NOT_TOLD = frozenset(
+    {"component_id", "pipeline_name", "pipeline_root", "run_id", "state", "name", "producer_component", "tfx_version"}
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """An artifact, the component that made it with its parameters, what it found, and what it took.
+
+    `source` is the lineage of what lay outside of the pipeline, if it is an artifact of CaptionFlow's.
+    """
+
+    artifact: Artifact
+    made_by: Execution | None
+    metrics: dict[str, dict[str, float]]
+    anomalies: dict[str, str]
+    source: manifests.Node | None
+    parents: tuple["Node", ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tree as JSON holds it."""
+        return {
+            "artifact": asdict(self.artifact),
+            "made_by": asdict(self.made_by) if self.made_by else None,
+            "metrics": self.metrics,
+            "anomalies": self.anomalies,
+            "source": self.source.to_json() if self.source else None,
+            "parents": [parent.to_json() for parent in self.parents],
+        }
+
+
+def lineage(store: Store, uri: str) -> Node:
+    """Follow the store from the artifact at `uri`, or pushed there, to the CSV.
+
+    Raises:
+        InvalidInputError: the store knows of no such artifact.
+    """
+    artifact = store.find(uri.rstrip("/"))
+    if artifact is None:
+        raise InvalidInputError(f"{uri}: the metadata store knows of no artifact there")
+    return _node(store, artifact)
+
+
+def _node(store: Store, artifact: Artifact) -> Node:
+    execution = store.producer(artifact)
+    outputs = {output.type: output.uri for output in store.outputs(execution)} if execution else {}
+    return Node(
+        artifact,
+        execution,
+        results.metrics(outputs["ModelEvaluation"]) if "ModelEvaluation" in outputs else {},
+        results.anomalies(outputs["ExampleAnomalies"]) if "ExampleAnomalies" in outputs else {},
+        _source(execution) if execution else None,
+        tuple(_node(store, parent) for parent in store.inputs(execution)) if execution else (),
+    )
+
+
+def _source(execution: Execution) -> manifests.Node | None:
+    folder = execution.properties.get("input_base")
+    try:
+        return manifests.lineage(folder) if folder else None
+    except InvalidInputError:
+        return None  # Any folder of CSV files will do.
+
+
+def render(node: Node) -> str:
+    """Return the tree as text for a terminal: one block an artifact, its parents indented below."""
+    return "\n".join(_lines(node, "", set()))
+
+
+def _lines(node: Node, indent: str, shown: set[int]) -> list[str]:
+    artifact, made_by = node.artifact, node.made_by
+    if artifact.id in shown:
+        return [f"{indent}{artifact.type}  {artifact.uri}  (shown above)"]
+    shown.add(artifact.id)
+    lines = [f"{indent}{artifact.type}  {artifact.uri}"]
+    lines += _section("noted", artifact.properties, indent)
+    if made_by:
+        lines.append(f"{indent}  made by     {made_by.component}")
+        lines += _section("parameters", made_by.properties, indent)
+    lines += _section("scores", node.metrics, indent)
+    lines += _section("anomalies", node.anomalies, indent)
+    if node.source:
+        lines += [f"{indent}    {line}" for line in manifests.render(node.source).splitlines()]
+    for parent in node.parents:
+        lines += _lines(parent, indent + "    ", shown)
+    return lines
+
+
+def _section(title: str, values: dict[str, Any], indent: str) -> list[str]:
+    told = {name: value for name, value in values.items() if name not in _NOT_TOLD}
+    return [
+        f"{indent}  {title if i == 0 else '':<11} {name}={' '.join(str(value).split())}"
+        for i, (name, value) in enumerate(told.items())
+    ]

@@ -1,0 +1,60 @@
+"""Read what the components found: anomalies, metrics and why a model was not blessed."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.dsl.io import fileio
+from tfx.utils import path_utils
+
+from tfx_pipeline.module import EXTRA, TRAINING
+
+OVERALL = "all"
+
+
+def anomalies(uri: str) -> dict[str, str]:
+    """Return split/feature → what is wrong with it, of an ExampleAnomalies artifact."""
+    found = {}
+    for split in sorted(fileio.listdir(uri)):
+        for name in fileio.listdir(f"{uri}/{split}"):
+            with fileio.open(f"{uri}/{split}/{name}", "rb") as file:
+                info = anomalies_pb2.Anomalies.FromString(file.read()).anomaly_info
+            found |= {f"{_name(split)}/{feature}": info[feature].description for feature in sorted(info)}
+    return found
+
+
+def metrics(uri: str) -> dict[str, dict[str, float]]:
+    """Return slice → metric → value, of a ModelEvaluation artifact; the slice of all captions is `all`."""
+    result = tfma.load_eval_result(uri)
+    return {
+        ", ".join(f"{column} {value}" for column, value in key) or OVERALL: {
+            name: value["doubleValue"] for name, value in sorted(values[""][""].items())
+        }
+        for key, values in sorted(result.slicing_metrics, key=lambda item: str(item[0]))
+    }
+
+
+def failures(uri: str) -> list[str]:
+    """Return why a ModelEvaluation artifact was not blessed."""
+    found = tfma.load_validation_result(uri).metric_validations_per_slice
+    return [
+        f"{failure.metric_key.name} {failure.message}".replace("\n", " ")
+        for validated in found
+        for failure in validated.failures
+    ]
+
+
+def training(uri: str) -> dict[str, Any]:
+    """Return what came of training, of a Model artifact; nothing if another module file made it."""
+    path = f"{path_utils.serving_model_path(uri)}/{EXTRA}/{TRAINING}"
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path) as file:
+        found: dict[str, Any] = json.load(file)
+        return found
+
+
+def _name(split_folder: str) -> str:
+    return PurePosixPath(split_folder).name.removeprefix("Split-")
