@@ -20,6 +20,7 @@ export PATH := $(BIN):$(PATH)
 SYNCED := .venv/.synced
 DATABASE := .airflow/airflow.db
 SAMPLE := $(ROOT)/sample/manifest.json
+SAMPLE_CSV := $(ROOT)/sample_csv/manifest.json
 
 # uv comes from the machine if it has it, otherwise into .uv, at the version and hash of the lock.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -33,6 +34,10 @@ help: ## List the targets
 run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"sources": …}' for other data)
 	@status=0; airflow dags test image_captioning $(RUN_AT) --conf "$$CONF" || status=$$?; \
 	captionflow summary $(ROOT)/image_captioning/manual__$(RUN_AT); exit $$status
+
+.PHONY: tfx
+tfx: $(SAMPLE_CSV) ## Run the TFX pipeline on the captions of the built-in sample
+	captionflow tfx run --csv $(ROOT)/sample_csv/captions.csv --pipeline-root $(ROOT)/image_captioning_tfx
 
 .PHONY: test
 test: lint ## Check style, types and import rules, then run all tests
@@ -50,7 +55,7 @@ bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENC
 	python -m benchmarks.preprocess $(BENCH)
 
 .PHONY: airflow
-airflow: $(DATABASE) $(SAMPLE) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
+airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
 	airflow standalone
 
 .PHONY: lock
@@ -79,3 +84,8 @@ $(DATABASE): $(SYNCED)
 
 $(SAMPLE): | $(SYNCED)
 	captionflow sample --output $(ROOT)/sample
+
+$(SAMPLE_CSV): $(SAMPLE)
+	captionflow ingest --sources $(ROOT)/sample/captions.json --image-root $(ROOT)/sample/images \
+	  --output $(ROOT)/sample_ingested
+	captionflow csv --ingested $(ROOT)/sample_ingested --output $(ROOT)/sample_csv

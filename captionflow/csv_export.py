@@ -24,13 +24,14 @@ def export_csv(ingested: str, output: str) -> str:
     draft = begin(output, CSV, {}, [source.parent])
     count = 0
     with source.open(CAPTIONS) as lines, draft.output(FILE) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(io.BufferedWriter(file), "utf-8", newline="")
         rows = csv.DictWriter(text, [field.name for field in fields(ImageCaption)], lineterminator="\n")
         rows.writeheader()
         for line in lines:
             record = asdict(ImageCaption.from_json(line))
             rows.writerow({name: " ".join(v.split()) if isinstance(v, str) else v for name, v in record.items()})
             count += 1
-        text.detach()
+        text.flush()
+        text.detach().detach()
     draft.commit([file.info], counts={"captions": count})
     return draft.uri

@@ -3,8 +3,15 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+
+
+def captionflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line, as a user does."""
+    command = [sys.executable, "-m", "captionflow.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def kill_when(command: list[str], condition: Callable[[], bool], env: Mapping[str, str] | None = None) -> None:

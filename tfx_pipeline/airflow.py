@@ -1,11 +1,13 @@
 """Run one component as an Airflow task, as TFX's AirflowDagRunner would."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_driver import BaseDriver
 from tfx.orchestration.airflow.airflow_dag_runner import AirflowDagRunner, AirflowPipelineConfig
 from tfx.orchestration.pipeline import Pipeline
 
@@ -27,10 +29,12 @@ def run_component(component_id: str, parameters: TfxParameters, context: Mapping
     if not topology()[component_id]:
         check_inputs(parameters)
     pipeline = create_pipeline(parameters, metadata_location(parameters))
-    _put_aside_attempts(pipeline, f"{pipeline.pipeline_name}.{context['run_id']}.{component_id}")
+    mark = _put_aside_attempts(pipeline, f"{pipeline.pipeline_name}.{context['run_id']}.{component_id}")
     for component in pipeline.components:
-        # The runner would package the module file for each of them, in every task.
-        if isinstance(component, BaseComponent) and component.id != component_id:
+        if component.id == component_id:
+            component.driver_class = _naming(component.driver_class, mark)
+        elif isinstance(component, BaseComponent):
+            # The runner would package the module file for each of them, in every task.
             component._pip_dependencies = []
     config = AirflowPipelineConfig({"schedule": None, "start_date": context["dag"].start_date})
     task = AirflowDagRunner(config).run(pipeline).get_task(component_id)
@@ -38,24 +42,38 @@ def run_component(component_id: str, parameters: TfxParameters, context: Mapping
     task.python_callable(**task.op_kwargs, **context)
 
 
-def _put_aside_attempts(pipeline: Pipeline, name: str) -> None:
-    """Give what an earlier attempt of this task left in the metadata store other names.
+def _put_aside_attempts(pipeline: Pipeline, name: str) -> str:
+    """Free the names that an earlier attempt of this task took in the metadata store; returns a mark for new ones.
 
-    TFX's launcher finds its execution and its artifacts by their names, and fails on those of an earlier attempt.
+    TFX's launcher finds its execution by its name, and takes the names of its artifacts from the run: it would
+    fail on those of an earlier attempt.
     """
     store = MetadataStore(pipeline.metadata_connection_config)
     earlier = store.get_context_by_type_and_name(_COMPONENT_RUN, name)
     if earlier is None:
-        return
+        return ""
     executions = store.get_executions_by_context(earlier.id)
-    mark = f".attempt-{max(execution.id for execution in executions)}"
+    mark = f".{max(execution.id for execution in executions)}"
     earlier.name += mark
     store.put_contexts([earlier])
     events = store.get_events_by_execution_ids([execution.id for execution in executions])
     outputs = [event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT]
     artifacts = store.get_artifacts_by_id(outputs)
     for artifact in artifacts:
-        artifact.name += mark
         if artifact.state != metadata_store_pb2.Artifact.LIVE or not pipeline.enable_cache:
             artifact.state = metadata_store_pb2.Artifact.ABANDONED
     store.put_artifacts(artifacts)
+    return mark
+
+
+def _naming(driver_class: type[BaseDriver], mark: str) -> type[BaseDriver]:
+    """Return a driver that adds `mark` to the names of new artifacts, which no other of their type may have."""
+
+    class Driver(driver_class):
+        def _prepare_output_artifacts(self, *arguments: Any, **named: Any) -> Any:
+            outputs = super()._prepare_output_artifacts(*arguments, **named)
+            for artifact in chain.from_iterable(outputs.values()):
+                artifact.name += mark
+            return outputs
+
+    return Driver

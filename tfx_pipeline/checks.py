@@ -10,6 +10,7 @@ from typing import IO
 from captionflow.artifacts import file_system, is_local
 from captionflow.errors import InvalidInputError
 from captionflow.sources import COLUMNS
+from tfx_pipeline.beam_args import beam_args
 from tfx_pipeline.parameters import TfxParameters
 
 _CHUNK = 1 << 20
@@ -28,9 +29,10 @@ def check_inputs(parameters: TfxParameters) -> None:
     """Look at all that the pipeline is given; the CSV files are read through once.
 
     Raises:
-        InvalidInputError: a file is missing, empty, lacks a column or a function or is not UTF-8, or the
-            pipeline's root cannot be written. The message names the file.
+        InvalidInputError: a file is missing, empty, lacks a column or a function or is not UTF-8, the
+            pipeline's root cannot be written, or the runner needs more. The message names the file or flag.
     """
+    beam_args(parameters)
     _check_root(parameters.pipeline_root)
     if parameters.module_file:
         _check_module(parameters.module_file)

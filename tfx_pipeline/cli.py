@@ -33,6 +33,9 @@ Metadata = Annotated[
 @expand(TfxParameters)
 def run(parameters: TfxParameters, metadata: Metadata = None) -> None:
     """Run the pipeline on this machine; TFX takes half a minute to begin."""
+    from tfx_pipeline.checks import check_inputs
+
+    check_inputs(parameters)
     _prepare()
     from tfx_pipeline import local
     from tfx_pipeline.store import Store

@@ -58,7 +58,8 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 
 def clean(captions: tf.Tensor) -> tf.Tensor:
     """Do in the graph what `captionflow.captions.clean_caption` does, for text that is in NFC."""
-    text = tf.strings.lower(captions, "utf-8")
+    # To `lower` a text would end at its first NUL.
+    text = tf.strings.lower(tf.strings.regex_replace(captions, r"\x00", " "), "utf-8")
     for pattern, replacement in (
         (r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)[^\s\p{Z}]+", " "),
         (r"['’ʼ]|\p{Cf}", ""),

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from captionflow.captions import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
+from captionflow.captions import BOS, EOS, PAD, UNK
 
 NEXT_WORDS = 5
 _LOG = logging.getLogger(__name__)
@@ -112,15 +112,15 @@ class ServedModel(tf.Module):
     Args:
         transform: from raw to transformed features, as TensorFlow Transform gives it.
         raw_spec: how the raw features stand in a serialised tf.Example.
-        words: the words of the vocabulary, in the order of their ids.
+        vocabulary: the token of each id.
     """
 
     def __init__(
-        self, network: keras.Model, transform: keras.Model, raw_spec: Mapping[str, object], words: list[str]
+        self, network: keras.Model, transform: keras.Model, raw_spec: Mapping[str, object], vocabulary: list[str]
     ) -> None:
         super().__init__()
         self.network, self.transform, self._raw_spec = network, transform, dict(raw_spec)
-        self._vocabulary = tf.constant([*SPECIAL_TOKENS, *words])
+        self._vocabulary = tf.constant(vocabulary)
         examples = tf.TensorSpec([None], tf.string, name="examples")
         self.functions = {
             "serving_default": tf.function(self.continue_caption, [examples]),

@@ -11,7 +11,6 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from captionflow.artifacts import is_local
 from captionflow.errors import CaptionFlowError, StepFailedError
-from tfx_pipeline.checks import check_inputs
 from tfx_pipeline.parameters import TfxParameters
 from tfx_pipeline.pipeline import create_pipeline
 
@@ -23,10 +22,8 @@ def run(parameters: TfxParameters, metadata: str) -> None:
     """Run all components. What TFX says goes to `tfx.log` in the pipeline's root, if that is a local folder.
 
     Raises:
-        InvalidInputError: what the pipeline was given is not usable.
         StepFailedError: a component failed; the message names it.
     """
-    check_inputs(parameters)
     pipeline = create_pipeline(parameters, metadata)
     progress = _Progress(len(pipeline.components))
     with _logged(parameters.pipeline_root, progress):

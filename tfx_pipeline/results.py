@@ -37,11 +37,11 @@ def metrics(uri: str) -> dict[str, dict[str, float]]:
 
 
 def failures(uri: str) -> list[str]:
-    """Return why a ModelEvaluation artifact was not blessed."""
-    found = tfma.load_validation_result(uri).metric_validations_per_slice
+    """Return why a ModelEvaluation artifact was not blessed, for all captions and for each slice that failed."""
     return [
-        f"{failure.metric_key.name} {failure.message}".replace("\n", " ")
-        for validated in found
+        f"{failure.metric_key.name}{' against the last blessed model' * failure.metric_key.is_diff} "
+        f"is {failure.metric_value.double_value.value:.4g}"
+        for validated in tfma.load_validation_result(uri).metric_validations_per_slice
         for failure in validated.failures
     ]
 

@@ -1,0 +1,269 @@
+"""Real runs of the TFX pipeline: on this machine and on Airflow, again, on other captions, and what is left behind."""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from captionflow.csv_export import FILE, export_csv
+from captionflow.records import ImageCaption
+from captionflow.sources import COLUMNS
+from tests.processes import captionflow
+from tests.test_dag import Airflow
+from tfx_pipeline.parameters import METADATA_FILE, TfxParameters
+
+pytestmark = pytest.mark.slow
+
+RUN_AT = "2026-02-03T04:05:06+00:00"
+QUICK = {"epochs": 6, "width": 48, "learning_rate": 0.02}
+WORDS = ["gravel", "willow", "harbour", "engine", "lantern", "copper", "meadow", "anchor", "velvet", "thunder"]
+
+
+@pytest.fixture(scope="module")
+def csv_uri(ingested: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The captions of the small sample as CSV."""
+    return export_csv(ingested, str(tmp_path_factory.mktemp("csv") / "csv"))
+
+
+@pytest.fixture(scope="module")
+def other_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captions about other things, in the form of the documentation's CSV."""
+    rng = random.Random(0)
+    file = tmp_path_factory.mktemp("other") / "other.csv"
+    rows = (
+        f'{i // 5},{i},"A {" ".join(rng.choices(WORDS, k=6))}.",http://a.example/{i}.jpg,{i}.jpg,Attribution License\n'
+        for i in range(300)
+    )
+    file.write_text(",".join(COLUMNS) + "\n" + "".join(rows))
+    return file
+
+
+def run(csv: str, root: Path) -> subprocess.CompletedProcess[str]:
+    options = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return captionflow("tfx", "run", "--csv", csv, "--pipeline-root", str(root), *options)
+
+
+@pytest.fixture(scope="module")
+def root(csv_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline's root after a first run."""
+    folder = tmp_path_factory.mktemp("tfx") / "root"
+    done = run(f"{csv_uri}/{FILE}", folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def pushed(root: Path) -> Path:
+    """The model that TensorFlow Serving would take: the one with the highest number."""
+    return max((root / "serving").iterdir(), key=lambda folder: int(folder.name))
+
+
+def latest(root: Path, pattern: str) -> Path:
+    return max(root.glob(pattern), key=lambda path: path.stat().st_mtime)
+
+
+def test_a_run_tells_how_far_it_is_and_what_it_came_to(root: Path) -> None:
+    progress = (root / "stderr").read_text().splitlines()
+    assert progress[0].startswith("[1/10] CsvExampleGen: done in ")
+    assert progress[-1].startswith("[10/10] Pusher: done in ")
+    assert sum(line.startswith("epoch ") for line in progress) <= QUICK["epochs"]
+    summary = dict(line.split(None, 1) for line in (root / "stdout").read_text().splitlines())
+    assert summary["blessed"] == "yes"
+    assert summary["pushed"] == str(pushed(root))
+
+
+def test_the_model_knows_more_than_which_words_are_frequent(root: Path) -> None:
+    training = json.loads((pushed(root) / "assets.extra" / "training.json").read_bytes())
+    assert training["perplexity"] <= training["unigram_perplexity"] / 2
+
+
+def test_metrics_are_there_for_each_length(root: Path) -> None:
+    from tfx_pipeline.results import metrics
+
+    found = metrics(str(latest(root, "Evaluator/evaluation/*")))
+    assert found.keys() == {"all", "length short", "length medium", "length long"}
+    training = json.loads((pushed(root) / "assets.extra" / "training.json").read_bytes())
+    assert found["all"]["perplexity"] == pytest.approx(training["perplexity"], rel=1e-4)
+    assert 0 < found["all"]["accuracy"] < 1
+
+
+def test_training_left_logs_for_tensorboard(root: Path) -> None:
+    assert list(root.glob("Trainer/model_run/*/**/events.out.tfevents.*"))
+
+
+def test_the_pushed_model_continues_a_caption(root: Path, ingested: str) -> None:
+    """In a new process that knows nothing of this project."""
+    code = """
+import sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+example = lambda text: tf.train.Example(features=tf.train.Features(
+    feature={"caption": tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))})).SerializeToString()
+answer = model.signatures["serving_default"](tf.constant([example("A LARGE"), example("")]))
+print(answer["caption"].numpy()[0].decode())
+print(*(word.decode() for word in answer["next_words"].numpy()[0]))
+print(*answer["probabilities"].numpy()[0])
+print(answer["caption"].numpy()[1].decode())
+tokens = model.signatures["transform_features"](tf.constant([example("A LARGE")]))["tokens"].numpy()
+print(*tokens[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(pushed(root))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    caption, words, probabilities, from_nothing, tokens = done.stdout.splitlines()
+    known = {
+        word.strip(".").lower()
+        for line in Path(ingested, "captions.jsonl").read_bytes().splitlines()
+        for word in ImageCaption.from_json(line).caption.split()
+    }
+    assert caption.startswith("a large ")
+    assert len(caption.split()) > 3
+    assert {*caption.split(), *from_nothing.split()} <= known
+    assert words.split()[0] == caption.split()[2]
+    likely = [float(probability) for probability in probabilities.split()]
+    assert likely == sorted(likely, reverse=True)
+    assert 0 < sum(likely) <= 1.0001
+    # BOS, two words, EOS, padding.
+    assert [token != "0" for token in tokens.split()[:5]] == [True, True, True, True, False]
+
+
+def test_lineage_of_the_pushed_model_goes_back_to_the_source(root: Path, csv_uri: str, ingested: str) -> None:
+    done = captionflow("lineage", str(pushed(root)), "--json")
+    assert done.returncode == 0, done.stderr
+    node = json.loads(done.stdout)
+    assert node["made_by"]["component"] == "Pusher"
+    nodes: dict[str, Any] = {}
+
+    def collect(node: dict[str, Any]) -> None:
+        nodes[node["made_by"]["component"] if node["made_by"] else "none"] = node
+        for parent in node["parents"]:
+            collect(parent)
+
+    collect(node)
+    assert nodes.keys() == {
+        "Pusher", "Evaluator", "Trainer", "Transform", "SchemaGen", "StatisticsGen", "CsvExampleGen"
+    }  # fmt: skip
+    assert nodes["Evaluator"]["metrics"]["all"]["perplexity"] > 1
+    assert nodes["Evaluator"]["artifact"]["properties"]["blessed"] == 1
+    assert json.loads(nodes["Trainer"]["made_by"]["properties"]["custom_config"])["epochs"] == QUICK["epochs"]
+    assert nodes["CsvExampleGen"]["made_by"]["properties"]["span"] in (0, "0")
+    source = nodes["CsvExampleGen"]["source"]
+    assert (source["uri"], source["parents"][0]["uri"]) == (csv_uri, ingested)
+    text = captionflow("lineage", str(pushed(root)))
+    assert text.stdout.startswith("PushedModel  ")
+    assert "captions.json" in text.stdout
+
+
+def test_what_was_never_made_has_no_lineage(root: Path, tmp_path: Path) -> None:
+    done = captionflow("lineage", str(tmp_path), "--metadata", str(root / METADATA_FILE))
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"captionflow: {tmp_path}: the metadata store knows of no artifact there"
+
+
+@pytest.fixture(scope="module")
+def other_run(root: Path, other_csv: Path, csv_uri: str) -> Iterator[subprocess.CompletedProcess[str]]:
+    """A run on other captions in the same root; nothing of the first is lost."""
+    before = pushed(root)
+    done = run(str(other_csv), root)
+    assert before.exists()
+    return done
+
+
+def test_other_captions_are_an_anomaly_by_name(other_run: subprocess.CompletedProcess[str]) -> None:
+    assert other_run.returncode == 0, other_run.stderr
+    (anomaly,) = [line for line in other_run.stdout.splitlines() if line.startswith("anomaly")]
+    assert "train/words: " in anomaly
+    assert "between current and previous" in anomaly
+
+
+def test_a_model_is_compared_with_the_last_blessed_one(other_run: subprocess.CompletedProcess[str]) -> None:
+    assert "perplexity_diff" in other_run.stdout
+
+
+def test_nothing_runs_again_that_ran_before(
+    root: Path, csv_uri: str, other_run: subprocess.CompletedProcess[str]
+) -> None:
+    models = len(list(root.glob("Trainer/model/*")))
+    done = run(f"{csv_uri}/{FILE}", root)
+    assert done.returncode == 0, done.stderr
+    assert len(list(root.glob("Trainer/model/*"))) == models
+    assert "epoch " not in done.stderr
+
+
+class TfxAirflow(Airflow):
+    """Runs of the TFX DAG."""
+
+    def dag_test(self, conf: dict[str, Any]) -> list[str]:
+        return ["dags", "test", "image_captioning_tfx", RUN_AT, "--conf", json.dumps(conf)]
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> TfxAirflow:
+    return TfxAirflow(tmp_path_factory.mktemp("airflow"))
+
+
+def test_airflow_makes_the_same_of_the_same_captions(root: Path, csv_uri: str, airflow: TfxAirflow) -> None:
+    from tfx_pipeline.results import metrics
+
+    csv = f"{csv_uri}/{FILE}"
+    folder = airflow.artifacts / "root"
+    done = airflow.run(*airflow.dag_test({"csv": csv, "pipeline_root": str(folder), **QUICK}))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert pushed(folder).is_dir()
+    first = sorted(root.glob("Evaluator/evaluation/*"), key=lambda path: int(path.name))[0]
+    assert metrics(str(first)) == metrics(str(latest(folder, "Evaluator/evaluation/*")))
+    for made in ("SchemaGen/schema/*/schema.pbtxt", "Transform/transform_graph/*/transform_fn/assets/words"):
+        of_local = min(root.glob(made), key=lambda path: path.stat().st_mtime)
+        assert of_local.read_bytes() == next(folder.glob(made)).read_bytes()
+    assert statistics(root) == statistics(folder)
+    with sqlite3.connect(folder / METADATA_FILE) as database:
+        names = {name for (name,) in database.execute("SELECT name FROM Context")}
+    assert f"image_captioning_tfx.manual__{RUN_AT}.Trainer" in names
+
+
+def statistics(root: Path) -> dict[str, Any]:
+    """Statistics of the captions by split, of the first run."""
+    import tensorflow_data_validation as tfdv
+    from google.protobuf import json_format
+
+    folder = min((root / "StatisticsGen" / "statistics").iterdir(), key=lambda path: path.stat().st_mtime)
+    found = {}
+    for split in ("train", "eval"):
+        stats = tfdv.load_stats_binary(str(folder / f"Split-{split}" / "FeatureStats.pb"))
+        found[split] = json_format.MessageToDict(stats)
+    return found
+
+
+def test_a_missing_csv_fails_the_task_with_one_last_line(airflow: TfxAirflow, tmp_path: Path) -> None:
+    done = airflow.run(*airflow.dag_test({"csv": "/none/captions.csv", "pipeline_root": str(tmp_path / "root")}))
+    assert done.returncode == 1
+    lines = [line for line in done.stdout.splitlines() if "no such file, or no .csv file in it" in line]
+    assert lines[-1].endswith("--csv: /none/captions.csv: no such file, or no .csv file in it")
+
+
+@pytest.mark.filterwarnings("ignore::airflow.exceptions.RemovedInAirflow3Warning")  # TFX's runner still says it
+def test_a_task_can_be_run_again(csv_uri: str, tmp_path: Path) -> None:
+    """TFX's launcher alone fails on what an earlier attempt of the same run left in the metadata store."""
+    from tfx_pipeline.airflow import run_component
+
+    parameters = TfxParameters(csv=f"{csv_uri}/{FILE}", pipeline_root=str(tmp_path / "root"), enable_cache=False)
+    run = SimpleNamespace(run_id="one")
+    context = {
+        "run_id": run.run_id,
+        "dag": SimpleNamespace(start_date=datetime(2024, 1, 1)),
+        "ti": SimpleNamespace(get_dagrun=lambda: run),
+    }
+    for component in ("CsvExampleGen", "CsvExampleGen", "StatisticsGen", "StatisticsGen", "SchemaGen"):
+        run_component(component, parameters, context)
+    assert len(list((tmp_path / "root" / "StatisticsGen" / "statistics").iterdir())) == 2
+    assert len(list((tmp_path / "root" / "SchemaGen" / "schema").iterdir())) == 1
