@@ -24,14 +24,15 @@ def export_csv(ingested: str, output: str) -> str:
     draft = begin(output, CSV, {}, [source.parent])
     count = 0
     with source.open(CAPTIONS) as lines, draft.output(FILE) as file:
-        text = io.TextIOWrapper(io.BufferedWriter(file), "utf-8", newline="")
+        text = io.StringIO(newline="")
         rows = csv.DictWriter(text, [field.name for field in fields(ImageCaption)], lineterminator="\n")
         rows.writeheader()
         for line in lines:
             record = asdict(ImageCaption.from_json(line))
             rows.writerow({name: " ".join(v.split()) if isinstance(v, str) else v for name, v in record.items()})
+            file.write(text.getvalue().encode())
+            text.seek(0)
+            text.truncate()
             count += 1
-        text.flush()
-        text.detach().detach()
     draft.commit([file.info], counts={"captions": count})
     return draft.uri
