@@ -200,6 +200,15 @@ def test_nothing_runs_again_that_ran_before(
     assert "epoch " not in done.stderr
 
 
+def test_a_metadata_store_that_does_not_answer_is_one_line_without_its_password(csv_uri: str, tmp_path: Path) -> None:
+    store = "mysql://somebody:hidden-word@127.0.0.1:9/mlmd"
+    done = captionflow("tfx", "run", "--csv", csv_uri, "--pipeline-root", str(tmp_path), "--metadata", store)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("captionflow: CsvExampleGen: Failed to establish connection")
+    assert "Traceback" not in done.stderr
+    assert "hidden-word" not in done.stderr + (tmp_path / "tfx.log").read_text()
+
+
 class TfxAirflow(Airflow):
     """Runs of the TFX DAG."""
 

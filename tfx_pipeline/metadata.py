@@ -42,3 +42,8 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
             )
         )
     return config
+
+
+def password(location: str) -> str:
+    """Return what must not be seen of a store's location; empty if there is nothing."""
+    return unquote(urlsplit(location).password or "") if "://" in location else ""
