@@ -200,6 +200,27 @@ def test_nothing_runs_again_that_ran_before(
     assert "epoch " not in done.stderr
 
 
+DOCUMENTED = """image_id,id,caption,image_url,image_name,image_license
+318556,255,"An angled view of a beautifully decorated bathroom.","http://a.example/1.jpg","1.jpg","Attribution License"
+476220,14,"An empty kitchen with white and black appliances.","http://a.example/2.jpg","2.jpg","Attribution License"
+"""
+
+
+def test_the_two_rows_of_the_documentation_run(tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text(DOCUMENTED)
+    done = run(str(tmp_path / "two.csv"), tmp_path / "root")
+    assert done.returncode == 0, done.stderr
+    assert "[10/10] Pusher" in done.stderr
+    assert "anomaly       train/words: " in done.stdout
+
+
+def test_too_few_images_for_two_splits_is_said(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("".join(DOCUMENTED.splitlines(keepends=True)[:2]))
+    done = run(str(tmp_path / "one.csv"), tmp_path / "root")
+    assert done.returncode == 2
+    assert "a split holds no captions" in done.stderr.splitlines()[-1]
+
+
 def test_a_metadata_store_that_does_not_answer_is_one_line_without_its_password(csv_uri: str, tmp_path: Path) -> None:
     store = "mysql://somebody:hidden-word@127.0.0.1:9/mlmd"
     done = captionflow("tfx", "run", "--csv", csv_uri, "--pipeline-root", str(tmp_path), "--metadata", store)

@@ -16,6 +16,7 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 
 from captionflow.captions import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
+from captionflow.errors import InvalidInputError
 from tfx_pipeline.parameters import TfxParameters
 
 RAW_FEATURE = "caption"
@@ -23,6 +24,7 @@ TOKENS, LENGTH = "tokens", "length"
 _VOCABULARY = "words"
 # Shares of the mean caption length.
 _SHORT, _LONG = 0.8, 1.2
+_EMPTY_SPLIT = "a split holds no captions: there are too few images, or --eval-percent is extreme"
 _SOME_CAPTIONS = (
     "A bicycle replica with a clock as the front wheel.",
     "A black Honda motorcycle parked in front of a garage.",
@@ -39,7 +41,12 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     Returns:
         `tokens`, int64 (batch, max_caption_length): `BOS token… EOS PAD…`;
         `length`, string (batch,): short, medium or long, beside the mean length of all captions.
+
+    Raises:
+        InvalidInputError: the schema knows no captions.
     """
+    if RAW_FEATURE not in inputs:
+        raise InvalidInputError(_EMPTY_SPLIT)
     max_length = custom_config["max_caption_length"]
     words = tf.strings.split(clean(_column(inputs[RAW_FEATURE])))
     known = tft.compute_and_apply_vocabulary(
@@ -78,11 +85,17 @@ def read_tokens(patterns: Sequence[str], output: tft.TFTransformOutput) -> np.nd
     """Read the `tokens` of all transformed examples, int64 (captions, max_caption_length).
 
     They are sorted, since Beam keeps no order, and the same captions should train the same model.
+
+    Raises:
+        InvalidInputError: there are none.
     """
     spec = {TOKENS: output.transformed_feature_spec()[TOKENS]}
     files = tf.data.TFRecordDataset(tf.io.gfile.glob(list(patterns)), compression_type="GZIP")
     parsed = files.batch(1024).map(lambda examples: tf.io.parse_example(examples, spec)[TOKENS])
-    tokens = np.concatenate([np.empty((0, spec[TOKENS].shape[0]), np.int64), *parsed.as_numpy_iterator()])
+    batches = list(parsed.as_numpy_iterator())
+    if not batches:
+        raise InvalidInputError(_EMPTY_SPLIT)
+    tokens = np.concatenate(batches)
     return tokens[np.lexsort(tokens.T[::-1])]
 
 

@@ -44,7 +44,7 @@ class TfxParameters(Parameters):
     beam_args: tuple[str, ...] = parameter((), "Further Beam options, such as --flink_master=host:8081.")
     enable_cache: bool = parameter(True, "Do not run again what ran before with the same inputs and parameters.")
     eval_percent: int = parameter(
-        20, "Share of the images whose captions are kept for evaluation, in percent.", minimum=1, maximum=90
+        25, "Share of the images whose captions are kept for evaluation, in percent.", minimum=1, maximum=90
     )
     vocabulary_size: int = parameter(10_000, "Words the model knows, at most.", minimum=10, maximum=1_000_000)
     max_caption_length: int = parameter(

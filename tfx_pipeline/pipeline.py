@@ -124,8 +124,8 @@ def _splits(eval_percent: int) -> example_gen_pb2.Output:
     return example_gen_pb2.Output(
         split_config=example_gen_pb2.SplitConfig(
             splits=[
-                split(name="train", hash_buckets=100 - eval_percent),
                 split(name="eval", hash_buckets=eval_percent),
+                split(name="train", hash_buckets=100 - eval_percent),
             ],
             partition_feature_name="image_id",
         )
