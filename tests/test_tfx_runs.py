@@ -46,9 +46,9 @@ def other_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def run(csv: str, root: Path) -> subprocess.CompletedProcess[str]:
+def run(csv: str, root: Path, *more: str) -> subprocess.CompletedProcess[str]:
     options = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return captionflow("tfx", "run", "--csv", csv, "--pipeline-root", str(root), *options)
+    return captionflow("tfx", "run", "--csv", csv, "--pipeline-root", str(root), *options, *more)
 
 
 @pytest.fixture(scope="module")
@@ -206,10 +206,14 @@ DOCUMENTED = """image_id,id,caption,image_url,image_name,image_license
 """
 
 
-def test_the_two_rows_of_the_documentation_run(tmp_path: Path) -> None:
+def test_the_two_rows_of_the_documentation_run_with_a_module_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text(DOCUMENTED)
-    done = run(str(tmp_path / "two.csv"), tmp_path / "root")
+    module = tmp_path / "my_module.py"
+    module.write_text("from tfx_pipeline.module import preprocessing_fn, run_fn\n")
+    done = run(str(tmp_path / "two.csv"), tmp_path / "root", "--module-file", str(module))
     assert done.returncode == 0, done.stderr
+    # TFX packages it for its workers.
+    assert list((tmp_path / "root" / "_wheels").iterdir())
     assert "[10/10] Pusher" in done.stderr
     assert "anomaly       train/words: " in done.stdout
 

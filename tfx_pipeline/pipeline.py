@@ -96,7 +96,7 @@ def _components(parameters: TfxParameters) -> list[BaseNode]:
         baseline_model=blessed.outputs["model"],
         eval_config=_eval_config(parameters.max_perplexity),
     )
-    serving_dir = parameters.serving_dir or f"{parameters.pipeline_root}/serving"
+    serving_dir = resolve(parameters.serving_dir or f"{parameters.pipeline_root}/serving")
     pusher = Pusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
