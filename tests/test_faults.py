@@ -28,13 +28,14 @@ from tests.test_preprocess import CAPTION, assert_accounted, ingest_records, rej
 
 pytestmark = pytest.mark.faults
 
-# One server has all the faults, so it must not be given up as a host that is down.
+# One server has all the faults, so it must not be given up as a host that is down. On a busy machine a page that
+# answers at once may still take a second or two.
 IMPATIENT = PreprocessParameters(
     allow_host=("127.0.0.1",),
     image_size=32,
-    fetch_timeout=2.0,
-    fetch_total_timeout=4.0,
-    fetch_connect_timeout=1.0,
+    fetch_timeout=4.0,
+    fetch_total_timeout=12.0,
+    fetch_connect_timeout=2.0,
     fetch_retries=2,
     host_failures=0,
     max_image_megabytes=4,
@@ -116,9 +117,7 @@ def test_a_third_of_faults_costs_little_time(site: Site, tmp_path: Path) -> None
         pages = put(site, faults)
         (tmp_path / kind).mkdir()
         start = time.monotonic()
-        # Enough at a time that those which wait for an answer, or for their next attempt, leave room to the others.
-        many = replace(IMPATIENT, fetch_concurrency=256, host_concurrency=256, fetch_total_timeout=10.0)
-        artifact = preprocess(pages, many, tmp_path / kind)
+        artifact = preprocess(pages, IMPATIENT, tmp_path / kind)
         seconds[kind] = time.monotonic() - start
         expected = Counter(fault.reason for fault in pages.values() if fault.reason)
         assert artifact.manifest.counts["rejected"] == {reason: 2 * count for reason, count in expected.items()}

@@ -21,7 +21,7 @@ class TfxParameters(Parameters):
     """What the TFX pipeline reads, where it keeps what it makes, and how its model learns."""
 
     csv: str = parameter(
-        "", "CSV file, or a folder of them, as `captionflow ingest --format csv` writes them; a path, gs://, …"
+        "", "CSV file, or a folder of them, as `captionflow csv` writes them: a path, gs:// or the like."
     )
     pipeline_root: str = parameter("artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.")
     pipeline_name: str = parameter(
