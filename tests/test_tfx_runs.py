@@ -190,12 +190,14 @@ def test_a_model_is_compared_with_the_last_blessed_one(other_run: subprocess.Com
     assert "perplexity_diff" in other_run.stdout
 
 
-def test_nothing_runs_again_that_ran_before(
+def test_only_what_changed_runs_again_and_a_model_that_is_not_good_enough_is_not_pushed(
     root: Path, csv_uri: str, other_run: subprocess.CompletedProcess[str]
 ) -> None:
-    models = len(list(root.glob("Trainer/model/*")))
-    done = run(f"{csv_uri}/{FILE}", root)
+    models, served = len(list(root.glob("Trainer/model/*"))), pushed(root)
+    done = run(f"{csv_uri}/{FILE}", root, "--max-perplexity", "1")
     assert done.returncode == 0, done.stderr
+    assert "blessed       no: perplexity is " in done.stdout
+    assert pushed(root) == served
     assert len(list(root.glob("Trainer/model/*"))) == models
     assert "epoch " not in done.stderr
 

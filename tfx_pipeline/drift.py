@@ -45,10 +45,11 @@ def DriftValidator(  # noqa: N802 - TFX names components like classes
         )
         for split in _SPLITS
     }
+    before = _counts_of(baseline_model) if baseline_model else {}
     found = tfdv.validate_statistics(
         statistics(counts["train"]),
         _schema(threshold),
-        previous_statistics=statistics(_counts_of(baseline_model)) if baseline_model else None,
+        previous_statistics=statistics(before) if before else None,
         serving_statistics=statistics(counts["eval"]),
     )
     drift.split_names = artifact_utils.encode_split_names(["train"])
@@ -83,6 +84,9 @@ def _schema(threshold: float) -> schema_pb2.Schema:
 
 
 def _counts_of(model: standard_artifacts.Model) -> dict[str, int]:
-    """Return how often each word occurred in what the model was trained on."""
-    with fileio.open(f"{path_utils.serving_model_path(model.uri)}/{EXTRA}/{WORD_COUNTS}") as file:
+    """Return how often each word occurred in what the model was trained on; nothing if it does not say."""
+    path = f"{path_utils.serving_model_path(model.uri)}/{EXTRA}/{WORD_COUNTS}"
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path) as file:
         return json.load(file)

@@ -1,6 +1,5 @@
 """What ML Metadata knows of the pipeline's runs, whichever orchestrator ran them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,22 +88,16 @@ class Store:
         return [self._artifact(artifact) for artifact in self._store.get_artifacts_by_id(ids)]
 
     def _artifact(self, artifact: metadata_store_pb2.Artifact) -> Artifact:
-        return Artifact(artifact.id, self._artifact_types[artifact.type_id], artifact.uri, _properties([artifact]))
+        return Artifact(artifact.id, self._artifact_types[artifact.type_id], artifact.uri, _properties(artifact))
 
     def _execution(self, execution: metadata_store_pb2.Execution) -> Execution:
         component = self._execution_types[execution.type_id].rpartition(".")[2]
-        return Execution(execution.id, component, _properties([execution]))
+        return Execution(execution.id, component, _properties(execution))
 
 
-def _properties(nodes: Iterable[Any]) -> dict[str, Any]:
-    """Return all properties of a node; text that is JSON is read, and None is left out."""
-    values = {
-        name: value
-        for node in nodes
-        for part in (node.properties, node.custom_properties)
-        for name, value in part.items()
-    }
-    plain = {name: _plain(value) for name, value in sorted(values.items())}
+def _properties(node: metadata_store_pb2.Artifact | metadata_store_pb2.Execution) -> dict[str, Any]:
+    """Return all properties of a node; TFX's Airflow runner writes None as text, which is left out too."""
+    plain = {name: _plain(value) for name, value in sorted({**node.properties, **node.custom_properties}.items())}
     return {name: value for name, value in plain.items() if value not in (None, "", "None", "null")}
 
 

@@ -24,7 +24,7 @@ def summary(store: Store) -> str:
         for part, values in results.metrics(artifact.uri).items():
             lines.append(f"{part:<13} " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
         blessed = any(blessing.properties.get("blessed") for blessing in _outputs(store, "Evaluator", "ModelBlessing"))
-        lines.append(f"blessed       {'yes' if blessed else 'no: ' + '; '.join(results.failures(artifact.uri)[:1])}")
+        lines.append(f"blessed       {'yes' if blessed else 'no: ' + results.failures(artifact.uri)[0]}")
     for artifact in _outputs(store, "Pusher", "PushedModel"):
         pushed = artifact.properties.get("pushed_destination", "nowhere, as it was not blessed")
         lines.append(f"pushed        {pushed}")
