@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from captionflow.artifacts import INGESTED, PREPROCESSED, Artifact, Draft, begin, open_artifact, resolve
+from captionflow.artifacts import Artifact, Draft, begin, open_artifact, resolve
 from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
-from captionflow.options import expand
-from captionflow.parameters import PreprocessParameters
+from captionflow.kinds import INGESTED, PREPROCESSED
+from captionflow.options import expand, makes
+from captionflow.parameters import PreprocessParameters, ReuseParameters, items
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -168,20 +169,23 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@makes(PREPROCESSED)
+@expand(ReuseParameters)
 @expand(PreprocessParameters)
 def preprocess(
     context: typer.Context,
     ingested: Annotated[str, typer.Option(help="URI of the ingested artifact.")],
-    output: Annotated[str, typer.Option(help="URI of the artifact to make.")],
+    output: str,
     parameters: PreprocessParameters,
-    reuse: Annotated[
-        str | None,
-        typer.Option(help="URI of an earlier preprocessed artifact: what it holds is not fetched again."),
-    ] = None,
+    earlier: ReuseParameters,
     exit_with_parent: Annotated[
         bool, typer.Option("--exit-with-parent", help="End when the process that started the job ends.")
     ] = False,
-) -> None:
+    beam_args: Annotated[
+        list[str] | None,
+        typer.Option(help="A Beam option as one word, or several as a JSON array; may be repeated."),
+    ] = None,
+) -> str:
     """Fetch, resize and shard the images of an ingested artifact, as a Beam job.
 
     Options not listed here go to Beam: --runner, --direct_num_workers, --direct_running_mode, …
@@ -191,7 +195,8 @@ def preprocess(
     # Progress, also from worker processes; Beam's own chatter stays at warnings.
     for name in ("beam_jobs", "captionflow"):
         logging.getLogger(name).setLevel(logging.INFO)
-    print(run(ingested, output, parameters, context.args, reuse or None))
+    arguments = [*context.args, *items("beam_args", beam_args or [])]
+    return run(ingested, output, parameters, arguments, earlier.reuse)
 
 
 def _watch_parent(parent: int) -> None:

@@ -9,6 +9,7 @@ folder. The manifest's `run` section holds what differs between two equal runs (
 import hashlib
 import io
 import json
+import os
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,15 +26,8 @@ import fsspec
 
 from captionflow.errors import InvalidInputError
 
-# The kinds of artifact, in the order of the steps that make them.
-SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
-    "sample",
-    "ingested",
-    "csv",
-    "preprocessed",
-    "model",
-    "evaluation",
-)
+CODE_VERSION_VARIABLE = "CAPTIONFLOW_CODE_VERSION"
+"""What names the code's version where there is no git checkout to ask, as in an image."""
 
 MANIFEST = "manifest.json"
 _DRAFT = "manifest.partial.json"
@@ -90,11 +84,6 @@ class Manifest:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
-    """Return the URI of an artifact, known before the step that makes it starts."""
-    return f"{root.rstrip('/')}/{pipeline}/{run_id}/{kind}"
-
-
 def resolve(uri: str) -> str:
     """Return `uri` in the one form used in manifests: absolute if local, no trailing slash."""
     if is_local(uri):
@@ -127,11 +116,13 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @cache
 def code_version() -> str:
-    """Return the package's version, with the git commit when it runs from its own checkout.
+    """Return the package's version, with the git commit when it runs from its own checkout or an image of it.
 
     Uncommitted changes add a digest of themselves, so that no two states of the code look alike.
     """
     released, root = version("captionflow"), Path(__file__).resolve().parents[1]
+    if built_from := os.environ.get(CODE_VERSION_VARIABLE):
+        return f"{released}+g{built_from}"
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel")) != root:
             return released

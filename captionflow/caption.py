@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import load
 
-from captionflow.artifacts import MODEL, file_system, open_artifact
+from captionflow.artifacts import file_system, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import to_tensor
 from captionflow.errors import InvalidInputError
 from captionflow.images import ImageError, process
+from captionflow.kinds import MODEL
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import PreprocessParameters
 from captionflow.train import CONFIG, VOCABULARY, WEIGHTS, choose_device

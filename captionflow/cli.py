@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+import kfp_pipeline.cli
 import tfx_pipeline.cli
 from captionflow.errors import CaptionFlowError
-from captionflow.options import expand
+from captionflow.kinds import CSV, EVALUATION, INGESTED, MODEL, SAMPLE
+from captionflow.options import expand, makes
 from captionflow.parameters import (
     CaptionParameters,
     EvaluateParameters,
@@ -27,37 +29,39 @@ app = typer.Typer(
 )
 
 app.add_typer(tfx_pipeline.cli.app, name="tfx")
-
-Output = Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")]
+app.add_typer(kfp_pipeline.cli.app, name="kfp")
 
 
 @app.command()
+@makes(SAMPLE)
 @expand(SampleParameters)
-def sample(output: Output, parameters: SampleParameters) -> None:
+def sample(output: str, parameters: SampleParameters) -> str:
     """Draw the built-in dataset: coloured shapes with five true captions each, in COCO's format."""
     from captionflow.sample import sample
 
-    print(sample(output, parameters))
+    return sample(output, parameters)
 
 
 @app.command()
+@makes(INGESTED)
 @expand(IngestParameters)
-def ingest(output: Output, parameters: IngestParameters) -> None:
+def ingest(output: str, parameters: IngestParameters) -> str:
     """Read captions from COCO JSON, CSV or JSON Lines; rows that cannot be used become counted rejects."""
     from captionflow.ingest import ingest
 
-    print(ingest(output, parameters))
+    return ingest(output, parameters)
 
 
 @app.command("csv")
+@makes(CSV)
 def csv_(
     ingested: Annotated[str, typer.Option(help="URI of the ingested artifact.")],
-    output: Output,
-) -> None:
+    output: str,
+) -> str:
     """Write the ingested captions as CSV, the form that TFX reads."""
     from captionflow.csv_export import export_csv
 
-    print(export_csv(ingested, output))
+    return export_csv(ingested, output)
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -69,30 +73,32 @@ def preprocess(context: typer.Context) -> None:
 
 
 @app.command()
+@makes(MODEL)
 @expand(TrainParameters)
 def train(
     preprocessed: Annotated[str, typer.Option(help="URI of the preprocessed artifact.")],
-    output: Output,
+    output: str,
     parameters: TrainParameters,
-) -> None:
+) -> str:
     """Train the captioner and keep its best checkpoint."""
     from captionflow.train import train
 
-    print(train(preprocessed, output, parameters))
+    return train(preprocessed, output, parameters)
 
 
 @app.command()
+@makes(EVALUATION)
 @expand(EvaluateParameters)
 def evaluate(
     model: Annotated[str, typer.Option(help="URI of the model artifact.")],
     preprocessed: Annotated[str, typer.Option(help="URI of the preprocessed artifact whose test split is used.")],
-    output: Output,
+    output: str,
     parameters: EvaluateParameters,
-) -> None:
+) -> str:
     """Caption the test split, score it (BLEU, ROUGE-L, CIDEr) and write a report to look at."""
     from captionflow.evaluate import evaluate
 
-    print(evaluate(model, preprocessed, output, parameters))
+    return evaluate(model, preprocessed, output, parameters)
 
 
 @app.command()

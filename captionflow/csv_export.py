@@ -4,8 +4,9 @@ import csv
 import io
 from dataclasses import asdict, fields
 
-from captionflow.artifacts import CSV, INGESTED, begin, open_artifact
+from captionflow.artifacts import begin, open_artifact
 from captionflow.ingest import CAPTIONS
+from captionflow.kinds import CSV, INGESTED
 from captionflow.records import ImageCaption
 
 FILE = "captions.csv"

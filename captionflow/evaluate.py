@@ -8,10 +8,11 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from tqdm import tqdm
 
-from captionflow.artifacts import EVALUATION, MODEL, PREPROCESSED, Artifact, begin, open_artifact
+from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.caption import TrainedModel, load_model
 from captionflow.dataset import Collate, Samples, loader
 from captionflow.errors import InvalidInputError
+from captionflow.kinds import EVALUATION, MODEL, PREPROCESSED
 from captionflow.lineage import lineage, render
 from captionflow.parameters import EvaluateParameters
 from captionflow.records import Sample

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 
 from tqdm import tqdm
 
-from captionflow.artifacts import INGESTED, begin, resolve
+from captionflow.artifacts import begin, resolve
 from captionflow.errors import InvalidInputError, StepFailedError
+from captionflow.kinds import INGESTED
 from captionflow.parameters import IngestParameters
 from captionflow.records import ImageCaption, Reject, to_json_line
 from captionflow.sources import STAGE, Source, open_source

@@ -6,7 +6,7 @@ nothing but the standard library.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from types import NoneType, UnionType
@@ -18,7 +18,12 @@ _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", 
 
 
 def parameter(default: Any, description: str, **schema: Any) -> Any:
-    """Declare a parameter; `schema` holds words of JSON Schema: minimum, maximum, multipleOf, pattern, examples."""
+    """Declare a parameter.
+
+    Args:
+        schema: words of JSON Schema (minimum, maximum, multipleOf, pattern, examples), and `envvar`, the environment
+            variable that the command line takes it from.
+    """
     return field(default=default, metadata={"description": description, **schema})
 
 
@@ -65,7 +70,7 @@ def _type_schema(hint: Any, default: Any) -> dict[str, Any]:
 
 def _from_json(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and (value is None or isinstance(value, (list, tuple))):
-        return tuple(chain.from_iterable(_items(name, item) for item in value or ()))
+        return items(name, value or ())
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, UnionType) and value == "":
@@ -73,8 +78,16 @@ def _from_json(name: str, hint: Any, value: Any) -> Any:
     return value
 
 
+def items(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a list parameter's items: a value may be one text, a JSON array, from where only texts can be passed.
+
+    Raises:
+        InvalidInputError: a value begins like a JSON array and is none.
+    """
+    return tuple(chain.from_iterable(_items(name, value) for value in values))
+
+
 def _items(name: str, item: Any) -> Any:
-    """A list may come as one text, a JSON array, from where only texts can be passed."""
     if isinstance(item, str) and item.startswith("["):
         try:
             return json.loads(item)
@@ -131,7 +144,9 @@ class IngestParameters(Parameters):
     """Where the captions come from and how they are read."""
 
     sources: tuple[str, ...] = parameter(
-        (), "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://."
+        (),
+        "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://.",
+        minItems=1,
     )
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
     url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")
@@ -248,6 +263,30 @@ class PreprocessParameters(Parameters):
         if abs(train + val + test - 1) > 1e-6:
             raise InvalidInputError(f"--split: {self.split} adds up to {train + val + test:g}, not to 1")
         return train, val, test
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReuseParameters(Parameters):
+    """What is taken over from earlier runs."""
+
+    reuse: str | None = parameter(
+        None, "URI of an earlier preprocessed artifact: images it holds are not fetched again."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamParameters(Parameters):
+    """Where the preprocess job runs, for callers that do not speak Beam's own options."""
+
+    beam_runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] = parameter(
+        "DirectRunner", "Where the preprocess job runs; DirectRunner is the machine that starts it."
+    )
+    gcp_project_id: str | None = parameter(None, "Google Cloud project of a Dataflow job.")
+    region: str | None = parameter(None, "Google Cloud region of a Dataflow job.")
+    dataflow_staging_root: str | None = parameter(
+        None, "Folder in Cloud Storage for the temporary files of a Dataflow job."
+    )
+    beam_args: tuple[str, ...] = parameter((), "Further Beam options, such as --direct_num_workers=2.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from typing import IO
 
 import fastavro
 
-from captionflow.artifacts import PREPROCESSED, Artifact, FileInfo, file_system, open_artifact
+from captionflow.artifacts import Artifact, FileInfo, file_system, open_artifact
 from captionflow.errors import InvalidInputError
 from captionflow.images import StoredImage
+from captionflow.kinds import PREPROCESSED
 from captionflow.parameters import PreprocessParameters
 from captionflow.records import Reject, Sample
 from captionflow.shards import REJECTS, SHARD_SUFFIX

@@ -9,7 +9,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from captionflow import scenes
-from captionflow.artifacts import SAMPLE, FileInfo, begin
+from captionflow.artifacts import FileInfo, begin
+from captionflow.kinds import SAMPLE
 from captionflow.parameters import COCO_LICENSES, SampleParameters
 
 ANNOTATIONS, IMAGES = "captions.json", "images"

@@ -1,7 +1,8 @@
 """What a run of the main job left behind, in a few lines."""
 
-from captionflow.artifacts import EVALUATION, INGESTED, MODEL, PREPROCESSED, Manifest, open_artifact, resolve
+from captionflow.artifacts import Manifest, open_artifact, resolve
 from captionflow.errors import InvalidInputError
+from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED
 
 
 def summary(run: str) -> str:

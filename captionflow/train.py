@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captionflow.artifacts import MODEL, PREPROCESSED, Artifact, begin, open_artifact
+from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import Batch, Collate, Samples, loader
 from captionflow.errors import InvalidInputError, StepFailedError
+from captionflow.kinds import MODEL, PREPROCESSED
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import TrainParameters
 

@@ -18,16 +18,17 @@ from airflow.utils.xcom import XCOM_RETURN_KEY
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
-from captionflow.artifacts import EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
+from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
 from captionflow.parameters import (
+    BeamParameters,
     EvaluateParameters,
     IngestParameters,
     PreprocessParameters,
+    ReuseParameters,
     TrainParameters,
 )
 
 SAMPLE = f"{ARTIFACT_ROOT}/sample"
-RUNNERS = ["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]
 
 
 PARAMS = {
@@ -35,13 +36,7 @@ PARAMS = {
         ARTIFACT_ROOT, type="string", description="Folder or bucket under which all artifacts are kept."
     ),
     **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[f"{SAMPLE}/images"]),
-    "runner": Param(
-        RUNNERS[0],
-        enum=RUNNERS,
-        type="string",
-        section="Beam",
-        description="Where the preprocess job runs; DirectRunner is this machine.",
-    ),
+    "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="Beam"),
     "beam_options": Param(
         {},
         type="object",
@@ -49,12 +44,7 @@ PARAMS = {
         description='More Beam options as JSON: {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
     ),
     **form(PreprocessParameters, "Preprocess", allow_url_prefix=[f"{SAMPLE}/images"]),
-    "reuse": Param(
-        None,
-        type=["null", "string"],
-        section="Preprocess",
-        description="URI of an earlier preprocessed artifact: images it holds are not fetched again.",
-    ),
+    **form(ReuseParameters, "Preprocess"),
     **form(TrainParameters, "Train"),
     **form(EvaluateParameters, "Evaluate"),
 }

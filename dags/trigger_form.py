@@ -12,15 +12,16 @@ from airflow.models.param import Param
 
 from captionflow.errors import CaptionFlowError
 from captionflow.parameters import Parameters
+from captionflow.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
 
 ARTIFACT_ROOT = os.environ.get("CAPTIONFLOW_ARTIFACT_ROOT", str(Path.home() / "captionflow"))
 
 DEFAULT_ARGS = {
     "owner": "captionflow",
-    "retries": 2,
-    "retry_delay": timedelta(seconds=20),
+    "retries": RETRIES,
+    "retry_delay": RETRY_DELAY,
     "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=10),
+    "max_retry_delay": MAX_RETRY_DELAY,
     "execution_timeout": timedelta(hours=24),
 }
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.artifacts import FileInfo, Manifest, Parent, artifact_uri, begin, open_artifact
+from captionflow.artifacts import FileInfo, Manifest, Parent, begin, open_artifact
 from captionflow.errors import InvalidInputError
+from captionflow.kinds import artifact_uri
 from captionflow.lineage import lineage, render
 
 SOURCE = Parent("source", "/data/captions.json", "ab" * 32)

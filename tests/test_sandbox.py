@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import PREPROCESSED, begin, open_artifact
+from captionflow.artifacts import begin, open_artifact
 from captionflow.images import ImageError, StoredImage, process
+from captionflow.kinds import PREPROCESSED
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import assign_shard
 from captionflow.sandbox import Sandbox

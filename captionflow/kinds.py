@@ -1,0 +1,19 @@
+"""The kinds of artifact and where a run keeps them. Imports nothing, since every command's help needs it."""
+
+# In the order of the steps that make them.
+SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
+    "sample",
+    "ingested",
+    "csv",
+    "preprocessed",
+    "model",
+    "evaluation",
+)
+
+PIPELINE = "image_captioning"
+"""Name of the main job, which is also the folder of its runs below the artifact root."""
+
+
+def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
+    """Return the URI of an artifact, known before the step that makes it starts."""
+    return f"{root.rstrip('/')}/{pipeline}/{run_id}/{kind}"

@@ -1,0 +1,32 @@
+"""How a step's parameter appears as an input of a component or of the pipeline.
+
+Kubeflow's inputs have no bounds and no null: bounds are told in the description, and an empty text stands for null.
+"""
+
+from typing import Any
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """Return JSON Schema's name of the input's type."""
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    (found,) = (kind for kind in kinds if kind != "null")
+    return str(found)
+
+
+def is_required(schema: dict[str, Any]) -> bool:
+    """Whether there is no default that would do."""
+    return "default" not in schema or ("minItems" in schema and not schema["default"])
+
+
+def default(schema: dict[str, Any]) -> Any:
+    """Return the default of an input that is not required."""
+    return "" if schema["default"] is None else schema["default"]
+
+
+def describe(schema: dict[str, Any]) -> str:
+    """Return the parameter's meaning, with its choices or bounds."""
+    if "enum" in schema:
+        return f"{schema['description']} One of {', '.join(schema['enum'])}."
+    if "minimum" in schema:
+        return f"{schema['description']} From {schema['minimum']} to {schema['maximum']}."
+    return str(schema["description"])

@@ -1,0 +1,75 @@
+"""The parameters of compiling and submitting the pipeline. Imports nothing but the standard library."""
+
+from dataclasses import dataclass
+
+from captionflow.parameters import Parameters, parameter
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?([KMGT]i?)?$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileParameters(Parameters):
+    """What is fixed when the pipeline is compiled: images, resources, caching."""
+
+    image_registry: str = parameter(
+        "", "Registry and folder that hold the images, such as registry.example/team; none takes the local ones."
+    )
+    image_tag: str | None = parameter(None, "Tag of the images; by default that of the component files.")
+    folder: str | None = parameter(
+        None,
+        "Folder of the artifacts below the artifact root; by default one for each run, named by its id. With a folder "
+        "of your own, the cache skips the steps that another run with this folder did with the same inputs.",
+        examples=["nightly"],
+    )
+    enable_cache: bool = parameter(True, "Let a step with the same inputs as an earlier one take its output.")
+    ingest_cpu: str = parameter("1", "CPUs of the ingestion step.", pattern=_QUANTITY)
+    ingest_memory: str = parameter("2G", "Memory of the ingestion step.", pattern=_QUANTITY)
+    preprocess_cpu: str = parameter("2", "CPUs of the preprocessing step.", pattern=_QUANTITY)
+    preprocess_memory: str = parameter("4G", "Memory of the preprocessing step.", pattern=_QUANTITY)
+    train_cpu: str = parameter("4", "CPUs of the training and evaluation steps.", pattern=_QUANTITY)
+    train_memory: str = parameter("16G", "Memory of the training and evaluation steps.", pattern=_QUANTITY)
+    accelerator: str | None = parameter(
+        None,
+        "Accelerator of the training step: nvidia.com/gpu on Kubernetes, NVIDIA_TESLA_T4 or the like on Vertex AI.",
+    )
+    accelerators: int = parameter(1, "How many of it.", minimum=1, maximum=16)
+
+    @property
+    def resources(self) -> dict[str, tuple[str, str]]:
+        """CPUs and memory of each step, by the name of its component."""
+        training = self.train_cpu, self.train_memory
+        return {
+            "ingestion": (self.ingest_cpu, self.ingest_memory),
+            "preprocessing": (self.preprocess_cpu, self.preprocess_memory),
+            "train": training,
+            "evaluation": training,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeflowParameters(Parameters):
+    """Where Kubeflow Pipelines is, and who one is to it; all but the experiment is called as in `kfp.Client`."""
+
+    host: str | None = parameter(None, "Kubeflow Pipelines: http(s)://HOST:PORT.", envvar="KF_PIPELINES_ENDPOINT")
+    experiment: str = parameter("Default", "Experiment that holds the run; made if it is not there.")
+    namespace: str | None = parameter(None, "The profile's namespace, where Kubeflow has several users.")
+    existing_token: str | None = parameter(None, "Bearer token.", envvar="CAPTIONFLOW_KFP_TOKEN")
+    cookies: str | None = parameter(
+        None, "Cookie of a login, such as authservice_session=….", envvar="CAPTIONFLOW_KFP_COOKIES"
+    )
+    client_id: str | None = parameter(None, "OAuth client of Google's Identity-Aware Proxy before it.")
+    other_client_id: str | None = parameter(None, "OAuth client of a desktop user of that proxy.")
+    other_client_secret: str | None = parameter(None, "That client's secret.", envvar="CAPTIONFLOW_KFP_CLIENT_SECRET")
+    ssl_ca_cert: str | None = parameter(None, "File of the authority to trust.")
+    verify_ssl: bool = parameter(True, "Check the server's certificate.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VertexParameters(Parameters):
+    """Where Vertex AI runs a pipeline, and as whom."""
+
+    project: str | None = parameter(None, "With --vertex: Google Cloud project.")
+    region: str | None = parameter(None, "With --vertex: where it runs, such as europe-west4.")
+    pipeline_root: str | None = parameter(None, "With --vertex: gs:// folder for Vertex AI's own files.")
+    service_account: str | None = parameter(None, "With --vertex: account that the steps run as.")
+    api_endpoint: str | None = parameter(None, "With --vertex: a private endpoint of Vertex AI.")

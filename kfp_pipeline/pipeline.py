@@ -1,0 +1,102 @@
+"""The pipeline of the four components, and how it is compiled."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import compiler, components, dsl
+
+from captionflow.errors import InvalidInputError
+from captionflow.kinds import PIPELINE
+from captionflow.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
+from kfp_pipeline import inputs
+from kfp_pipeline.component_files import STEPS, Step
+from kfp_pipeline.parameters import CompileParameters
+
+ROOT = "component_artifact_root"
+
+_PYTHON_TYPES = {"string": str, "integer": int, "number": float, "array": list}
+
+
+def compile_pipeline(parameters: CompileParameters, output: str) -> None:
+    """Write the pipeline's specification, JSON or YAML by `output`'s name; the same bytes every time.
+
+    Raises:
+        InvalidInputError: the file's name ends in neither, or it cannot be written.
+    """
+    path = Path(output)
+    if path.suffix not in (".json", ".yaml"):
+        raise InvalidInputError(f"--output: {output}: name it .yaml or .json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compiler.Compiler().compile(_pipeline(parameters), str(path))
+    except OSError as error:
+        raise InvalidInputError(f"--output: {output}: {error.strerror}") from error
+
+
+def _pipeline(parameters: CompileParameters) -> Any:
+    load = {step.name: _load(step, parameters) for step in STEPS}
+    takes = pipeline_inputs()
+
+    def chain(*channels: Any) -> None:
+        given = dict(zip(takes, channels, strict=True))
+        # Kubeflow fills in the id of the run only where it is the whole of an argument.
+        place = {"base_artifact_path": given[ROOT], "run_id": parameters.folder or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+        uris: dict[str, Any] = {}
+        for step in STEPS:
+            own = {name: given[name] for name in step.schemas()}
+            task = load[step.name](**place, **own, **{name: uris[name] for name in step.uris})
+            _set_up(task, step.name, parameters)
+            uris[step.output] = task.output
+
+    return dsl.pipeline(
+        _with_inputs(chain, takes),
+        name=PIPELINE.replace("_", "-"),
+        description="From captions and image URLs to a trained, evaluated image-captioning model.",
+    )
+
+
+def pipeline_inputs() -> dict[str, dict[str, Any]]:
+    """Return the pipeline's inputs: name → JSON Schema; those of the steps, and where the artifacts go."""
+    root = {"type": "string", "description": "Folder or bucket under which all artifacts are kept."}
+    return {ROOT: root} | {name: schema for step in STEPS for name, schema in step.schemas().items()}
+
+
+def _with_inputs(chain: Callable[..., None], takes: dict[str, dict[str, Any]]) -> Callable[..., None]:
+    """Give a function the signature and the docstring that Kubeflow reads a pipeline's inputs from."""
+    signature = inspect.Signature([_argument(name, schema) for name, schema in takes.items()])
+    chain.__signature__ = signature  # type: ignore[attr-defined]
+    lines = (f"    {name}: {inputs.describe(schema)}" for name, schema in takes.items())
+    chain.__doc__ = "\n".join(["Inputs.", "", "Args:", *lines])
+    return chain
+
+
+def _argument(name: str, schema: dict[str, Any]) -> inspect.Parameter:
+    default = inspect.Parameter.empty if inputs.is_required(schema) else inputs.default(schema)
+    annotation = _PYTHON_TYPES[inputs.kind(schema)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _load(step: Step, parameters: CompileParameters) -> Any:
+    content = yaml.safe_load(step.file.read_text())
+    container = content["implementation"]["container"]
+    name, tag = container["image"].split(":")
+    registry = parameters.image_registry.rstrip("/")
+    container["image"] = f"{registry}/{name}".lstrip("/") + f":{parameters.image_tag or tag}"
+    return components.load_component_from_text(yaml.safe_dump(content))
+
+
+def _set_up(task: Any, step: str, parameters: CompileParameters) -> None:
+    task.set_caching_options(parameters.enable_cache)
+    task.set_retry(
+        num_retries=RETRIES,
+        backoff_duration=f"{RETRY_DELAY.total_seconds():.0f}s",
+        backoff_factor=2,
+        backoff_max_duration=f"{MAX_RETRY_DELAY.total_seconds():.0f}s",
+    )
+    cpu, memory = parameters.resources[step]
+    task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
+    if step == "train" and parameters.accelerator:
+        task.set_accelerator_type(parameters.accelerator).set_accelerator_limit(parameters.accelerators)
