@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ from captionflow.options import expand
 from kfp_pipeline.parameters import CompileParameters, KubeflowParameters, VertexParameters
 
 if TYPE_CHECKING:
-    from kfp_pipeline.submission import Service
+    from kfp_pipeline.service import Service
 
 app = typer.Typer(
     help="The main job on Kubeflow Pipelines 2 or Vertex AI: each step in a container of its own.",
@@ -71,6 +72,8 @@ def submit(
 
 
 def _show_progress() -> None:
+    """Let our own progress through to the terminal, and of the SDKs' chatter nothing."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger().addHandler(logging.NullHandler())
     logger = logging.getLogger("kfp_pipeline")
     logger.addHandler(logging.StreamHandler(sys.stderr))

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
@@ -20,28 +20,6 @@ class Submission:
     file: str
     arguments: dict[str, Any]
     run_name: str
-
-
-class Service(Protocol):
-    """What runs a pipeline.
-
-    Raises:
-        InvalidInputError: it cannot be reached, refuses, or is no such service; in every method.
-    """
-
-    def submit(self, submission: Submission) -> None:
-        """Start a run."""
-
-    @property
-    def url(self) -> str:
-        """Where the run is seen in a browser."""
-
-    def wait(self) -> None:
-        """Wait for the end of the run.
-
-        Raises:
-            StepFailedError: it did not succeed.
-        """
 
 
 def submission(file: str, arguments: str, run_name: str | None = None) -> Submission:

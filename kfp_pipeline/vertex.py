@@ -1,68 +1,73 @@
-"""Submit to Vertex AI Pipelines, and wait for the end."""
+"""Vertex AI Pipelines as a service."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError, RetryError
+import yaml
+from google.api_core.client_options import ClientOptions
+from google.api_core.exceptions import GoogleAPICallError, RetryError, ServerError
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import aiplatform
+from google.cloud.aiplatform_v1 import PipelineJob, PipelineServiceClient
 
-from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
+from captionflow.errors import InvalidInputError
 from kfp_pipeline.parameters import VertexParameters
+from kfp_pipeline.service import PassingError, RunState, Service, first_line
 from kfp_pipeline.submission import Submission
 
 
-class Vertex:
-    """Vertex AI Pipelines, as a `Service`."""
+class Vertex(Service):
+    """Vertex AI Pipelines, asked through REST, which goes through the proxies that gRPC does not."""
 
     def __init__(self, parameters: VertexParameters) -> None:
         if not (parameters.project and parameters.region and parameters.pipeline_root):
             raise InvalidInputError("--vertex: needs --project, --region and --pipeline-root")
         self._parameters = parameters
-        self._job: Any = None
-        # It tells at length what to type in Python.
-        logging.getLogger("google.cloud.aiplatform").setLevel(logging.CRITICAL)
+        self._name = ""
+        endpoint = parameters.api_endpoint or f"{parameters.region}-aiplatform.googleapis.com"
+        with _in_one_line():
+            self._client = PipelineServiceClient(transport="rest", client_options=ClientOptions(api_endpoint=endpoint))
 
     def submit(self, submission: Submission) -> None:
         """Start a run."""
         where = self._parameters
+        content: dict[str, Any] = yaml.safe_load(Path(submission.file).read_text())
+        job = PipelineJob(
+            display_name=submission.run_name,
+            pipeline_spec=content.get("pipelineSpec", content),
+            runtime_config={"gcs_output_directory": where.pipeline_root, "parameter_values": submission.arguments},
+            service_account=where.service_account,
+        )
         with _in_one_line():
-            # REST goes through the proxies that gRPC does not.
-            aiplatform.init(
-                project=where.project, location=where.region, api_endpoint=where.api_endpoint, api_transport="rest"
+            made = self._client.create_pipeline_job(
+                parent=f"projects/{where.project}/locations/{where.region}", pipeline_job=job
             )
-            self._job = aiplatform.PipelineJob(
-                display_name=submission.run_name,
-                template_path=submission.file,
-                pipeline_root=where.pipeline_root,
-                parameter_values=submission.arguments,
-            )
-            self._job.submit(service_account=where.service_account)
+        self._name = made.name
 
     @property
     def url(self) -> str:
         """Where the run is seen in a browser."""
-        return str(self._job._dashboard_uri())
+        where = self._parameters
+        run = f"locations/{where.region}/pipelines/runs/{self._name.rpartition('/')[2]}"
+        return f"https://console.cloud.google.com/vertex-ai/{run}?project={where.project}"
 
-    def wait(self) -> None:
-        """Wait for the end of the run."""
+    def look(self) -> RunState:
+        """Ask how the run is."""
         with _in_one_line():
-            try:
-                self._job.wait()
-            except RuntimeError as error:
-                state = self._job.state.name.removeprefix("PIPELINE_STATE_").lower()
-                said = f" ({self._job.error.message})" if self._job.error else ""
-                raise StepFailedError(f"the run ended as {state}{said}; see {self.url}") from error
+            job = self._client.get_pipeline_job(name=self._name)
+        return RunState(job.state.name.removeprefix("PIPELINE_STATE_").lower(), job.error.message)
 
 
 @contextmanager
 def _in_one_line() -> Iterator[None]:
     try:
         yield
-    except CaptionFlowError:
-        raise
-    except (GoogleAPICallError, RetryError, GoogleAuthError, OSError, ValueError) as error:
-        said = getattr(error, "message", None) or str(error)
-        raise InvalidInputError(f"--vertex: {said.strip().splitlines()[0]}") from error
+    except (ServerError, RetryError, OSError) as error:
+        raise PassingError(f"--vertex: {_said(error)}") from error
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        raise InvalidInputError(f"--vertex: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return first_line(getattr(error, "message", None) or error)

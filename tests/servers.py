@@ -39,14 +39,17 @@ class Site:
 
 
 @contextmanager
-def serve() -> Iterator[Site]:
+def serve(site: Site | None = None) -> Iterator[Site]:
     """Run a server on a free port of 127.0.0.1 while the block lasts."""
-    site = Site()
+    site = site or Site()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            site.reply(self)
+
+        def do_POST(self) -> None:
             site.reply(self)
 
         def do_HEAD(self) -> None:

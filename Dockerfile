@@ -1,0 +1,29 @@
+# One file for every image; the build argument EXTRAS says what it holds (see [project.optional-dependencies]):
+#   docker build --build-arg EXTRAS=train --build-arg CODE_VERSION=$(git rev-parse --short=12 HEAD) -t captionflow-train .
+
+FROM python:3.11-slim-bookworm AS build
+ARG EXTRAS=all
+ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/captionflow
+WORKDIR /build
+COPY requirements.lock pyproject.toml ./
+# uv and the build backend, at the version and hash of the lock.
+RUN awk '/^[a-z]/ {wanted = /^(uv|setuptools)==/} wanted && !/^ *#/' requirements.lock > tools.txt \
+ && pip install --no-cache-dir --require-hashes --target /tools -r tools.txt
+ENV PATH=/tools/bin:$PATH PYTHONPATH=/tools
+COPY docker/install-extras.sh docker/
+RUN docker/install-extras.sh /opt/captionflow "$EXTRAS"
+COPY README.md LICENSE ./
+COPY captionflow captionflow
+COPY beam_jobs beam_jobs
+COPY tfx_pipeline tfx_pipeline
+COPY kfp_pipeline kfp_pipeline
+RUN uv pip install --quiet --no-deps --no-build-isolation .
+
+FROM python:3.11-slim-bookworm
+ARG CODE_VERSION=
+RUN useradd --create-home --uid 1000 captionflow
+COPY --from=build /opt/captionflow /opt/captionflow
+ENV PATH=/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 CAPTIONFLOW_CODE_VERSION=$CODE_VERSION
+USER captionflow
+WORKDIR /home/captionflow
+CMD ["captionflow", "--help"]

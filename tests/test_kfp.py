@@ -1,0 +1,363 @@
+"""The Kubeflow pipeline without running it: its files, its compiled form, and how it is submitted."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typer.main import get_command
+
+from captionflow.cli import app
+from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
+from kfp_pipeline.component_files import STEPS, Step, component
+from kfp_pipeline.parameters import CompileParameters
+from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
+from tests.pipeline_services import KubeflowPipelines, VertexPipelines, body
+from tests.processes import captionflow
+from tests.servers import Site, send, serve
+
+NEEDED = {"component_artifact_root": "gs://bucket/root", "sources": ["gs://bucket/captions.json"]}
+TOKEN = "a-token-nobody-may-see"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    compile_pipeline(CompileParameters(), str(file))
+    return file
+
+
+def spec_of(into: Path, **options: Any) -> dict[str, Any]:
+    file = into / "pipeline.json"
+    compile_pipeline(CompileParameters(**options), str(file))
+    spec: dict[str, Any] = json.loads(file.read_bytes())
+    return spec
+
+
+def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found = spec["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in found.items()}
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_component_file_is_in_step_with_the_parameter_classes(step: Step) -> None:
+    """If it is not: python -m kfp_pipeline.component_files."""
+    assert yaml.safe_load(step.file.read_text()) == component(step)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_component_passes_every_input_to_an_option_that_its_command_has(step: Step) -> None:
+    from beam_jobs import preprocess
+
+    content = yaml.safe_load(step.file.read_text())
+    container = content["implementation"]["container"]
+    assert container["command"] == ["captionflow", step.command]
+    command = get_command(preprocess.app if step.command == "preprocess" else app)
+    command = getattr(command, "commands", {}).get(step.command, command)
+    known = {option for parameter in command.params for option in parameter.opts}
+    beam = {"--runner", "--project", "--region", "--temp_location"} if step.command == "preprocess" else set()
+    flags, values = container["args"][::2], container["args"][1::2]
+    assert set(flags) <= known | beam
+    assert [value["inputValue"] for value in values[:-1]] == [given["name"] for given in content["inputs"]]
+    assert values[-1] == {"outputPath": content["outputs"][0]["name"]}
+
+
+def test_the_documented_inputs_and_outputs_are_there() -> None:
+    content = {step.name: yaml.safe_load(step.file.read_text()) for step in STEPS}
+    names = {name: {given["name"] for given in found["inputs"]} for name, found in content.items()}
+    assert {
+        "ingested_dataset_path", "base_artifact_path", "gcp_project_id", "region", "dataflow_staging_root",
+        "beam_runner",
+    } <= names["preprocessing"]  # fmt: skip
+    assert {"preprocessed_dataset_path", "base_artifact_path"} <= names["train"]
+    assert [found["outputs"][0]["name"] for found in content.values()] == [
+        "ingested_dataset_path", "preprocessed_dataset_path", "trained_model_path", "evaluation_path",
+    ]  # fmt: skip
+    assert {"component_artifact_root", "gcp_project_id", "region", "dataflow_staging_root", "beam_runner"} <= set(
+        pipeline_inputs()
+    )
+
+
+def test_two_compilations_are_the_same_bytes_and_the_sdk_loads_them(tmp_path: Path) -> None:
+    from kfp import components
+
+    for name in ("pipeline.yaml", "pipeline.json"):
+        files = [tmp_path / attempt / name for attempt in ("one", "two")]
+        for file in files:
+            done = captionflow("kfp", "compile", "--output", str(file), "--image-registry", "registry.example/team")
+            assert (done.returncode, done.stdout) == (0, f"{file}\n"), done.stderr
+        assert files[0].read_bytes() == files[1].read_bytes()
+        loaded = components.load_component_from_file(str(files[0]))
+        assert loaded.name == "image-captioning"
+        assert set(loaded.pipeline_spec.root.dag.tasks) == {step.name for step in STEPS}
+
+
+def test_the_chain_is_that_of_the_dag_and_passes_uris(tmp_path: Path) -> None:
+    tasks = spec_of(tmp_path)["root"]["dag"]["tasks"]
+    assert {name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
+        "ingestion": [],
+        "preprocessing": ["ingestion"],
+        "train": ["preprocessing"],
+        "evaluation": ["preprocessing", "train"],
+    }
+    for task in tasks.values():
+        assert task["inputs"]["parameters"]["run_id"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+        assert task["retryPolicy"] == {
+            "maxRetryCount": 2, "backoffDuration": "20s", "backoffFactor": 2.0, "backoffMaxDuration": "600s",
+        }  # fmt: skip
+        assert task["cachingOptions"] == {"enableCache": True}
+
+
+def test_the_inputs_have_the_defaults_and_meanings_of_the_steps(tmp_path: Path) -> None:
+    inputs = spec_of(tmp_path)["root"]["inputDefinitions"]["parameters"]
+    assert {name for name, found in inputs.items() if not found.get("isOptional")} == set(NEEDED)
+    for parameters in (IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
+        for name, schema in parameters.json_schema().items():
+            assert inputs[name]["description"].startswith(schema["description"])
+            if name not in NEEDED:
+                assert inputs[name]["defaultValue"] == ("" if schema["default"] is None else schema["default"])
+
+
+def test_images_resources_cache_and_folder_are_options(tmp_path: Path) -> None:
+    spec = spec_of(
+        tmp_path, image_registry="registry.example/team/", image_tag="7", accelerator="nvidia.com/gpu", accelerators=2,
+        preprocess_cpu="8", train_memory="32G", enable_cache=False, folder="nightly",
+    )  # fmt: skip
+    containers = executors(spec)
+    assert {name: found["image"] for name, found in containers.items()} == {
+        step.name: f"registry.example/team/captionflow-{step.name}:7" for step in STEPS
+    }
+    assert containers["train"]["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    assert containers["train"]["resources"]["accelerator"]["resourceCount"] == "2"
+    assert not any("accelerator" in containers[name]["resources"] for name in ("preprocessing", "evaluation"))
+    assert containers["preprocessing"]["resources"]["resourceCpuLimit"] == "8"
+    assert containers["train"]["resources"]["resourceMemoryLimit"] == "32G"
+    for task in spec["root"]["dag"]["tasks"].values():
+        assert not task["cachingOptions"].get("enableCache")
+        assert task["inputs"]["parameters"]["run_id"] == {"runtimeValue": {"constant": "nightly"}}
+
+
+WRONG_COMPILE = {
+    "a file of another kind": (["--output", "{folder}/pipeline.txt"], "name it .yaml or .json"),
+    "a file below a file": (["--output", "{folder}/file/pipeline.yaml"], "--output: "),
+    "memory that is none": (["--output", "{folder}/p.yaml", "--train-memory", "much"], "--train-memory: 'much'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG_COMPILE.values(), ids=WRONG_COMPILE.keys())
+def test_what_cannot_be_compiled_is_said_in_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = captionflow("kfp", "compile", *(word.format(folder=tmp_path) for word in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def submit(file: Path, *arguments: str, parameters: Any = NEEDED, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "captionflow.cli", "kfp", "submit", str(file), *arguments]
+    command += ["--parameters", parameters if isinstance(parameters, str) else json.dumps(parameters)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | env)
+
+
+WRONG_SUBMIT: dict[str, tuple[Any, str]] = {
+    "no object": ([], "--parameters: not a JSON object"),
+    "not JSON": ("{epochs", "--parameters: not JSON"),
+    "an input that is none": ({**NEEDED, "epoch": 3}, "--parameters: image-captioning has no input 'epoch'"),
+    "an input that is missing": ({"sources": ["a.json"]}, "--parameters: 'component_artifact_root' is missing"),
+    "out of bounds": ({**NEEDED, "epochs": 0}, "--epochs: 0 is not within 1"),
+    "of the wrong type": ({**NEEDED, "sources": 3}, "--sources: 3 is not a list"),
+}
+
+
+@pytest.mark.parametrize(("parameters", "message"), WRONG_SUBMIT.values(), ids=WRONG_SUBMIT.keys())
+def test_a_wrong_argument_is_not_sent(parameters: Any, message: str, compiled: Path) -> None:
+    with serve(KubeflowPipelines("SUCCEEDED")) as server:
+        done = submit(compiled, "--host", server.url, parameters=parameters)
+        assert isinstance(server, KubeflowPipelines)
+        assert server.headers == []
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"captionflow: {message}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"name: train\n", b"\xff\x00", b"- 1\n", b"a: [\n"])
+def test_a_file_that_holds_no_pipeline_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    done = submit(file, "--host", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"captionflow: {file}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nowhere_to_submit_to_is_said(compiled: Path) -> None:
+    for arguments, message in (([], "--host: say where"), (["--vertex", "--project", "p"], "--vertex: needs")):
+        done = submit(compiled, *arguments, KF_PIPELINES_ENDPOINT="")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"captionflow: {message}")
+
+
+def test_a_run_is_submitted_and_waited_for(compiled: Path) -> None:
+    server = KubeflowPipelines("PENDING", "RUNNING", "SUCCEEDED")
+    server.failures = [503]
+    with serve(server):
+        done = submit(
+            compiled, "--host", f"{server.url}/", "--experiment", "nightly", "--run-name", "one", "--wait",
+            parameters={**NEEDED, "epochs": 3, "licenses": ["*"]}, CAPTIONFLOW_KFP_TOKEN=TOKEN,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{server.url}/#/runs/details/run-0\n"
+    (run,) = server.runs
+    assert (run["display_name"], run["experiment_id"]) == ("one", "experiment-0")
+    assert server.experiments[0]["display_name"] == "nightly"
+    assert run["runtime_config"]["parameters"] == {**NEEDED, "epochs": 3, "licenses": ["*"]}
+    assert run["pipeline_spec"] == yaml.safe_load(compiled.read_text())
+    assert {headers["authorization"] for headers in server.headers} == {f"Bearer {TOKEN}"}
+    assert [line for line in done.stderr.splitlines() if "trying again" not in line] == [
+        "run: pending", "run: running", "run: succeeded",
+    ]  # fmt: skip
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_an_experiment_that_is_there_is_used(compiled: Path) -> None:
+    server = KubeflowPipelines("RUNNING")
+    server.experiments = [{"display_name": "Default", "experiment_id": "the-default"}]
+    with serve(server):
+        done = submit(compiled, "--host", server.url, CAPTIONFLOW_KFP_COOKIES="authservice_session=x")
+    assert done.returncode == 0, done.stderr
+    assert len(server.experiments) == 1
+    assert server.runs[0]["experiment_id"] == "the-default"
+    assert server.runs[0]["display_name"].startswith("image-captioning 2")
+    assert {headers["Cookie"] for headers in server.headers} == {"authservice_session=x"}
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
+def test_a_run_that_does_not_succeed_is_exit_code_1_and_says_which_task_failed(compiled: Path, state: str) -> None:
+    server = KubeflowPipelines(state)
+    server.tasks = [
+        {"display_name": "ingestion", "state": "SUCCEEDED"},
+        {"display_name": "train", "state": "FAILED", "error": {"code": 2, "message": "out of memory"}},
+    ]
+    with serve(server):
+        done = submit(compiled, "--host", server.url, "--wait")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"captionflow: the run ended as {state.lower()} (train: out of memory); see {server.url}/#/runs/details/run-0"
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Answering(Site):
+    """A server that has one answer to everything."""
+
+    def __init__(self, status: int, answer: bytes) -> None:
+        super().__init__()
+        self.status, self.answer = status, answer
+
+    def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        body(handler)
+        send(handler, self.answer, self.status)
+
+
+REFUSALS = {
+    "unauthorized": (
+        401,
+        b'{"error": "no valid token", "code": 16, "message": "no valid token"}',
+        "401 (no valid token)",
+    ),
+    "forbidden": (403, b"RBAC: access denied", "403"),
+    "not found": (404, b"404 page not found", "no Kubeflow Pipelines API 2"),
+    "a login page": (200, b"<html>Log in</html>", "is a login needed?"),
+    "a server's error": (500, b'{"message": "database is gone"}', "500: database is gone"),
+}
+
+
+@pytest.mark.parametrize(("status", "answer", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_is_one_line_and_exit_code_2(status: int, answer: bytes, message: str, compiled: Path) -> None:
+    with serve(Answering(status, answer)) as site:
+        done = submit(compiled, "--host", site.url, CAPTIONFLOW_KFP_TOKEN=TOKEN)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert site.url in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert TOKEN not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:{port}", "http://no-such-host.invalid", "https://127.0.0.1:{port}"])
+def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(host: str, compiled: Path) -> None:
+    host = host.format(port=free_port())
+    done = submit(compiled, "--host", host)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"captionflow: --host: {host} cannot be reached: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[tuple[VertexPipelines, dict[str, str]]]:
+    """Vertex AI on this machine, and the environment in which Google's clients find it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    server = VertexPipelines("runner@a-project", "PIPELINE_STATE_RUNNING", "PIPELINE_STATE_SUCCEEDED")
+    with serve(server):
+        account = {
+            "type": "service_account", "client_email": "runner@a-project", "private_key": pem, "token_uri": server.url,
+        }  # fmt: skip
+        (tmp_path / "account.json").write_text(json.dumps(account))
+        yield (
+            server,
+            {
+                "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+                "STORAGE_EMULATOR_HOST": server.url,
+            },
+        )
+
+
+VERTEX = ("--vertex", "--project", "a-project", "--region", "europe-west4", "--pipeline-root", "gs://a-bucket/vertex")
+
+
+@pytest.mark.slow
+def test_the_same_file_goes_to_vertex(compiled: Path, google: tuple[VertexPipelines, dict[str, str]]) -> None:
+    server, env = google
+    done = submit(compiled, *VERTEX, "--api-endpoint", server.url, "--service-account", "runner@b", "--wait", **env)
+    assert done.returncode == 0, done.stderr
+    (job,) = server.jobs
+    assert done.stdout == (
+        "https://console.cloud.google.com/vertex-ai/locations/europe-west4/pipelines/runs/image-captioning-1"
+        "?project=a-project\n"
+    )
+    assert job["pipelineSpec"] == yaml.safe_load(compiled.read_text())
+    assert job["runtimeConfig"]["parameterValues"] == NEEDED
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://a-bucket/vertex"
+    assert job["serviceAccount"] == "runner@b"
+
+
+@pytest.mark.slow
+def test_what_vertex_refuses_or_fails_is_one_line(
+    compiled: Path, google: tuple[VertexPipelines, dict[str, str]]
+) -> None:
+    server, env = google
+    server.states = ["PIPELINE_STATE_FAILED"]
+    done = submit(compiled, *VERTEX, "--api-endpoint", server.url, "--wait", **env)
+    assert done.returncode == 1
+    assert "captionflow: the run ended as failed (train ran out of memory)" in done.stderr
+    server.error = "Permission 'aiplatform.pipelineJobs.create' denied"
+    done = submit(compiled, *VERTEX, "--api-endpoint", server.url, **env)
+    assert done.returncode == 2
+    assert "captionflow: --vertex: " in done.stderr.splitlines()[-1]
+    assert "Permission 'aiplatform.pipelineJobs.create' denied" in done.stderr
