@@ -101,7 +101,7 @@ def _run(
     import apache_beam as beam
 
     from beam_jobs import transforms
-    from captionflow.ingest import CAPTIONS
+    from captionflow.records import CAPTIONS
 
     parameters = writing[0]
     captions = source.manifest.counts["captions"]["out"]

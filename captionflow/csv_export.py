@@ -5,9 +5,8 @@ import io
 from dataclasses import asdict, fields
 
 from captionflow.artifacts import begin, open_artifact
-from captionflow.ingest import CAPTIONS
 from captionflow.kinds import CSV, INGESTED
-from captionflow.records import ImageCaption
+from captionflow.records import CAPTIONS, ImageCaption
 
 FILE = "captions.csv"
 

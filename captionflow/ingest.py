@@ -10,10 +10,10 @@ from captionflow.artifacts import begin, resolve
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import INGESTED
 from captionflow.parameters import IngestParameters
-from captionflow.records import ImageCaption, Reject, to_json_line
+from captionflow.records import CAPTIONS, ImageCaption, Reject, to_json_line
 from captionflow.sources import STAGE, Source, open_source
 
-CAPTIONS, REJECTS = "captions.jsonl", "rejects.jsonl"
+_REJECTS = "rejects.jsonl"
 
 
 def ingest(output: str, parameters: IngestParameters) -> str:
@@ -32,7 +32,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
         read, rejected = 0, Counter[str]()
         images: set[int] = set()
-        with draft.output(CAPTIONS) as kept, draft.output(REJECTS) as dropped:
+        with draft.output(CAPTIONS) as kept, draft.output(_REJECTS) as dropped:
             rows = _consistent(_read_all(sources, parameters.url_field, roots))
             for record in tqdm(rows, "ingest", unit=" captions", disable=None):
                 read += 1
@@ -42,7 +42,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
                 else:
                     images.add(record.image_id)
                     kept.write(to_json_line(record))
-        _check_rejects(read, rejected, parameters.max_reject_ratio, f"{draft.uri}/{REJECTS}")
+        _check_rejects(read, rejected, parameters.max_reject_ratio, f"{draft.uri}/{_REJECTS}")
         captions = {"in": read, "out": read - rejected.total(), "rejected": rejected.total()}
         draft.commit(
             [kept.info, dropped.info],

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+CAPTIONS = "captions.jsonl"
+"""The file of an ingested artifact that holds its captions, one ImageCaption a line."""
+
 _INT64 = range(-(2**63), 2**63)
 
 
