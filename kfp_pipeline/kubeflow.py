@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import kfp
@@ -41,9 +42,12 @@ class Kubeflow(Service):
 
     def submit(self, submission: Submission) -> None:
         """Start a run."""
-        with self._in_one_line(), redirect_stdout(io.StringIO()):
+        # The SDK takes files alone, and not those that hold a whole job.
+        with NamedTemporaryFile("w", suffix=".yaml") as file, redirect_stdout(io.StringIO()), self._in_one_line():
+            json.dump(submission.spec, file)
+            file.flush()
             run = self._client.create_run_from_pipeline_package(
-                submission.file,
+                file.name,
                 submission.arguments,
                 run_name=submission.run_name,
                 experiment_name=self._experiment,

@@ -15,9 +15,9 @@ from kfp_pipeline.component_files import STEPS
 
 @dataclass(frozen=True)
 class Submission:
-    """A compiled pipeline and the arguments of one run of it."""
+    """A compiled pipeline's specification and the arguments of one run of it."""
 
-    file: str
+    spec: dict[str, Any]
     arguments: dict[str, Any]
     run_name: str
 
@@ -45,7 +45,7 @@ def submission(file: str, arguments: str, run_name: str | None = None) -> Submis
         for step in STEPS:
             for parameters in step.parameters:
                 parameters.from_mapping(values)
-    return Submission(file, values, run_name or f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+    return Submission(spec, values, run_name or f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
 
 
 def _spec(file: str) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import yaml
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import GoogleAPICallError, RetryError, ServerError
 from google.auth.exceptions import GoogleAuthError
@@ -32,10 +29,9 @@ class Vertex(Service):
     def submit(self, submission: Submission) -> None:
         """Start a run."""
         where = self._parameters
-        content: dict[str, Any] = yaml.safe_load(Path(submission.file).read_text())
         job = PipelineJob(
             display_name=submission.run_name,
-            pipeline_spec=content.get("pipelineSpec", content),
+            pipeline_spec=submission.spec,
             runtime_config={"gcs_output_directory": where.pipeline_root, "parameter_values": submission.arguments},
             service_account=where.service_account,
         )

@@ -229,6 +229,17 @@ def test_a_run_is_submitted_and_waited_for(compiled: Path) -> None:
     assert TOKEN not in done.stdout + done.stderr
 
 
+def test_a_whole_job_as_tfx_compiles_it_is_submitted_too(compiled: Path, tmp_path: Path) -> None:
+    spec = yaml.safe_load(compiled.read_text())
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({"displayName": "a job", "pipelineSpec": spec, "runtimeConfig": {}}))
+    server = KubeflowPipelines("RUNNING")
+    with serve(server):
+        done = submit(job, "--host", server.url)
+    assert done.returncode == 0, done.stderr
+    assert server.runs[0]["pipeline_spec"] == spec
+
+
 def test_an_experiment_that_is_there_is_used(compiled: Path) -> None:
     server = KubeflowPipelines("RUNNING")
     server.experiments = [{"display_name": "Default", "experiment_id": "the-default"}]
