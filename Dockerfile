@@ -17,13 +17,16 @@ COPY captionflow captionflow
 COPY beam_jobs beam_jobs
 COPY tfx_pipeline tfx_pipeline
 COPY kfp_pipeline kfp_pipeline
-RUN uv pip install --quiet --no-deps --no-build-isolation .
+# The wheel stays, for the workers of a remote Beam runner.
+RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/captionflow/wheel . \
+ && uv pip install --quiet --no-deps /opt/captionflow/wheel/*.whl
 
 FROM python:3.11-slim-bookworm
 ARG CODE_VERSION=
 RUN useradd --create-home --uid 1000 captionflow
 COPY --from=build /opt/captionflow /opt/captionflow
 ENV PATH=/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 CAPTIONFLOW_CODE_VERSION=$CODE_VERSION
-USER captionflow
+# By number, so that Kubernetes can tell that it is not root.
+USER 1000
 WORKDIR /home/captionflow
 CMD ["captionflow", "--help"]

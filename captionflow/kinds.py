@@ -13,6 +13,11 @@ SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
 PIPELINE = "image_captioning"
 """Name of the main job, which is also the folder of its runs below the artifact root."""
 
+INPUTS = "{inputs}"
+"""Stands in a run's id for a digest of what the step was asked to do."""
+
+ARTIFACT_ROOT_MEANING = "Folder or bucket under which all artifacts are kept."
+
 
 def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
     """Return the URI of an artifact, known before the step that makes it starts."""

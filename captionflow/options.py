@@ -1,7 +1,9 @@
 """Options that commands share: those of a Parameters class, and those of every command that makes an artifact."""
 
 import functools
+import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 import typer
 
 from captionflow.errors import InvalidInputError
-from captionflow.kinds import PIPELINE, artifact_uri
+from captionflow.kinds import INPUTS, PIPELINE, artifact_uri
 from captionflow.parameters import Parameters
 
 T = TypeVar("T")
@@ -21,7 +23,10 @@ def _where(
     output: Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")],
     run_id: Annotated[
         str,
-        typer.Option(help=f"Make it in the folder of a run below --output: OUTPUT/{PIPELINE}/RUN_ID/KIND."),
+        typer.Option(
+            help=f"Make it in the folder of a run below --output: OUTPUT/{PIPELINE}/RUN_ID/KIND. {INPUTS} in it stands "
+            "for a digest of the command's other options."
+        ),
     ] = "",
     uri_file: Annotated[
         Path | None, typer.Option(help="Also write the artifact's URI to this file, as Kubeflow passes outputs on.")
@@ -36,6 +41,8 @@ def makes(kind: str) -> Callable[[Callable[..., str]], Callable[..., None]]:
     def decorate(command: Callable[..., str]) -> Callable[..., None]:
         @functools.wraps(command)
         def wrapper(*, output: str, run_id: str, uri_file: Path | None, **arguments: Any) -> None:
+            if INPUTS in run_id:
+                run_id = run_id.replace(INPUTS, _digest(arguments))
             uri = command(output=artifact_uri(output, PIPELINE, run_id, kind) if run_id else output, **arguments)
             if uri_file:
                 _write(uri_file, uri)
@@ -47,6 +54,15 @@ def makes(kind: str) -> Callable[[Callable[..., str]], Callable[..., None]]:
         return wrapper
 
     return decorate
+
+
+def _digest(arguments: dict[str, Any]) -> str:
+    """Return what tells one set of options from another, at this version of the code; Beam's own do not count."""
+    # Imported here so that --help does not wait for it.
+    from captionflow.artifacts import code_version
+
+    told = json.dumps({name: value for name, value in arguments.items() if name != "context"}, sort_keys=True)
+    return hashlib.sha256(f"{code_version()} {told}".encode()).hexdigest()[:16]
 
 
 def _write(file: Path, uri: str) -> None:

@@ -112,8 +112,9 @@ def _check(name: str, value: Any, schema: dict[str, Any]) -> None:
         raise InvalidInputError(f"{flag}: {value!r} is not of type {' or '.join(kinds)}")
     elif "enum" in schema and value not in schema["enum"]:
         raise InvalidInputError(f"{flag}: {value!r} is none of {', '.join(schema['enum'])}")
-    elif "pattern" in schema and not re.search(schema["pattern"], value):
-        raise InvalidInputError(f"{flag}: {value!r} does not look like {schema['default']!r}")
+    elif "pattern" in schema and value is not None and not re.search(schema["pattern"], value):
+        like = schema["default"] or schema["examples"][0]
+        raise InvalidInputError(f"{flag}: {value!r} does not look like {like!r}")
     elif "minimum" in schema:
         _check_number(flag, value, schema)
 
@@ -146,7 +147,6 @@ class IngestParameters(Parameters):
     sources: tuple[str, ...] = parameter(
         (),
         "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://.",
-        minItems=1,
     )
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
     url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")

@@ -18,7 +18,7 @@ from airflow.utils.xcom import XCOM_RETURN_KEY
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
-from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
+from captionflow.kinds import ARTIFACT_ROOT_MEANING, EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
 from captionflow.parameters import (
     BeamParameters,
     EvaluateParameters,
@@ -32,9 +32,7 @@ SAMPLE = f"{ARTIFACT_ROOT}/sample"
 
 
 PARAMS = {
-    "artifact_root": Param(
-        ARTIFACT_ROOT, type="string", description="Folder or bucket under which all artifacts are kept."
-    ),
+    "artifact_root": Param(ARTIFACT_ROOT, type="string", description=ARTIFACT_ROOT_MEANING),
     **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[f"{SAMPLE}/images"]),
     "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="Beam"),
     "beam_options": Param(

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from captionflow.kinds import ARTIFACT_ROOT_MEANING
 from captionflow.parameters import (
     BeamParameters,
     EvaluateParameters,
@@ -26,7 +27,7 @@ from kfp_pipeline import inputs
 
 FOLDER = Path(__file__).parent / "components"
 
-INGESTED, PREPROCESSED, TRAINED, EVALUATED = (
+_INGESTED_PATH, _PREPROCESSED_PATH, _MODEL_PATH, _EVALUATION_PATH = (
     "ingested_dataset_path",
     "preprocessed_dataset_path",
     "trained_model_path",
@@ -74,15 +75,15 @@ STEPS = (
         "ingest",
         "Reads captions from COCO JSON, CSV or JSON Lines; rows that cannot be used become counted rejects.",
         (IngestParameters,),
-        output=INGESTED,
+        output=_INGESTED_PATH,
     ),
     Step(
         "preprocessing",
         "preprocess",
         "Fetches, filters, resizes and shards the images, as an Apache Beam job.",
         (ReuseParameters, PreprocessParameters, BeamParameters),
-        output=PREPROCESSED,
-        uris={INGESTED: "--ingested"},
+        output=_PREPROCESSED_PATH,
+        uris={_INGESTED_PATH: "--ingested"},
         options={
             "beam_runner": "--runner",
             "gcp_project_id": "--project",
@@ -95,16 +96,16 @@ STEPS = (
         "train",
         "Trains the captioner and keeps its best checkpoint.",
         (TrainParameters,),
-        output=TRAINED,
-        uris={PREPROCESSED: "--preprocessed"},
+        output=_MODEL_PATH,
+        uris={_PREPROCESSED_PATH: "--preprocessed"},
     ),
     Step(
         "evaluation",
         "evaluate",
         "Captions the test split, scores it (BLEU, ROUGE-L, CIDEr) and writes a report to look at.",
         (EvaluateParameters,),
-        output=EVALUATED,
-        uris={TRAINED: "--model", PREPROCESSED: "--preprocessed"},
+        output=_EVALUATION_PATH,
+        uris={_MODEL_PATH: "--model", _PREPROCESSED_PATH: "--preprocessed"},
     ),
 )
 
@@ -113,7 +114,7 @@ def component(step: Step) -> dict[str, Any]:
     """Return the content of the step's component file."""
     uris = {
         **{name: f"URI of the {_title(name)}." for name in step.uris},
-        "base_artifact_path": "Folder or bucket under which all artifacts are kept.",
+        "base_artifact_path": ARTIFACT_ROOT_MEANING,
         "run_id": "Folder of this run's artifacts in it.",
     }
     takes = [{"name": name, "description": text, "type": "String"} for name, text in uris.items()]
@@ -140,7 +141,7 @@ def _title(name: str) -> str:
 
 def _input(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     found = {"name": name, "description": inputs.describe(schema), "type": _TYPES[inputs.kind(schema)]}
-    if inputs.is_required(schema):
+    if inputs.is_required(name, schema):
         return found
     default = inputs.default(schema)
     return found | {"default": default if isinstance(default, str) else json.dumps(default)}

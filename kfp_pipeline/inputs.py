@@ -13,9 +13,9 @@ def kind(schema: dict[str, Any]) -> str:
     return str(found)
 
 
-def is_required(schema: dict[str, Any]) -> bool:
-    """Whether there is no default that would do."""
-    return "default" not in schema or ("minItems" in schema and not schema["default"])
+def is_required(name: str, schema: dict[str, Any]) -> bool:
+    """Whether there is no default that would do: without sources there is nothing to ingest."""
+    return "default" not in schema or name == "sources"
 
 
 def default(schema: dict[str, Any]) -> Any:

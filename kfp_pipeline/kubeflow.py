@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import kfp
+from google.auth.exceptions import GoogleAuthError
 from kfp_server_api import ApiException
 from urllib3.exceptions import HTTPError
 
@@ -31,9 +32,12 @@ class Kubeflow(Service):
     def __init__(self, parameters: KubeflowParameters) -> None:
         if not parameters.host:
             raise InvalidInputError("--host: say where Kubeflow Pipelines is, or choose --vertex")
+        if not parameters.host.startswith(("http://", "https://")):
+            raise InvalidInputError(f"--host: {parameters.host}: begin it with http:// or https://")
         self._host = parameters.host.rstrip("/")
         self._experiment = parameters.experiment
         self._run_id = ""
+        self._tasks: set[str] = set()
         given = {name: value for name, value in asdict(parameters).items() if value is not None}
         del given["experiment"]
         with self._in_one_line(), warnings.catch_warnings():
@@ -51,10 +55,11 @@ class Kubeflow(Service):
                 submission.arguments,
                 run_name=submission.run_name,
                 experiment_name=self._experiment,
+                pipeline_root=submission.pipeline_root,
             )
             if not run.run_id:
                 raise ValueError("the SDK takes any answer for a run")
-        self._run_id = run.run_id
+        self._run_id, self._tasks = run.run_id, submission.tasks
 
     @property
     def url(self) -> str:
@@ -66,7 +71,8 @@ class Kubeflow(Service):
         with self._in_one_line():
             run = self._client.get_run(self._run_id)
         tasks = (run.run_details and run.run_details.task_details) or []
-        failed = [_failure(task) for task in tasks if task.state == "FAILED"]
+        # Kubeflow lists its own pods beside the pipeline's tasks.
+        failed = [_failure(task) for task in tasks if task.state == "FAILED" and task.display_name in self._tasks]
         return RunState((run.state or "not begun").lower(), ", ".join(failed))
 
     @contextmanager
@@ -78,6 +84,8 @@ class Kubeflow(Service):
         except (HTTPError, OSError) as error:
             reason = first_line(getattr(error, "reason", None) or error).rpartition(": ")[2]
             raise PassingError(f"--host: {self._host} cannot be reached: {reason}") from error
+        except GoogleAuthError as error:
+            raise InvalidInputError(f"--client-id: {first_line(error)}") from error
         except (ValueError, TypeError, AttributeError) as error:
             # A proxy's login page, for one.
             raise InvalidInputError(

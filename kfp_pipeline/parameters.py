@@ -1,10 +1,18 @@
 """The parameters of compiling and submitting the pipeline. Imports nothing but the standard library."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from captionflow.kinds import PIPELINE
 from captionflow.parameters import Parameters, parameter
 
-_QUANTITY = r"^[0-9]+(\.[0-9]+)?([KMGT]i?)?$"
+PIPELINE_NAME = PIPELINE.replace("_", "-")
+"""The pipeline's name; Kubeflow allows no underscore."""
+
+ROOT = "component_artifact_root"
+"""The pipeline's own input: where the artifacts go."""
+
+_CPU, _MEMORY = r"^[0-9]*[1-9][0-9]*m?$", r"^[1-9][0-9]*([KMGT]i?)?$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,24 +23,24 @@ class CompileParameters(Parameters):
         "", "Registry and folder that hold the images, such as registry.example/team; none takes the local ones."
     )
     image_tag: str | None = parameter(None, "Tag of the images; by default that of the component files.")
-    folder: str | None = parameter(
+    cache_folder: str | None = parameter(
         None,
-        "Folder of the artifacts below the artifact root; by default one for each run, named by its id. With a folder "
-        "of your own, the cache skips the steps that another run with this folder did with the same inputs.",
+        "Folder below the artifact root that runs share: what a step did there with the same inputs is taken from "
+        "Kubeflow's cache. By default each run has a folder of its own and does everything.",
+        pattern=r"^\w[\w.-]*$",
         examples=["nightly"],
     )
-    enable_cache: bool = parameter(True, "Let a step with the same inputs as an earlier one take its output.")
-    ingest_cpu: str = parameter("1", "CPUs of the ingestion step.", pattern=_QUANTITY)
-    ingest_memory: str = parameter("2G", "Memory of the ingestion step.", pattern=_QUANTITY)
-    preprocess_cpu: str = parameter("2", "CPUs of the preprocessing step.", pattern=_QUANTITY)
-    preprocess_memory: str = parameter("4G", "Memory of the preprocessing step.", pattern=_QUANTITY)
-    train_cpu: str = parameter("4", "CPUs of the training and evaluation steps.", pattern=_QUANTITY)
-    train_memory: str = parameter("16G", "Memory of the training and evaluation steps.", pattern=_QUANTITY)
+    ingest_cpu: str = parameter("1", "CPUs of the ingestion step.", pattern=_CPU)
+    ingest_memory: str = parameter("2G", "Memory of the ingestion step.", pattern=_MEMORY)
+    preprocess_cpu: str = parameter("2", "CPUs of the preprocessing step.", pattern=_CPU)
+    preprocess_memory: str = parameter("4G", "Memory of the preprocessing step.", pattern=_MEMORY)
+    train_cpu: str = parameter("4", "CPUs of the training and evaluation steps.", pattern=_CPU)
+    train_memory: str = parameter("16G", "Memory of the training and evaluation steps.", pattern=_MEMORY)
     accelerator: str | None = parameter(
         None,
         "Accelerator of the training step: nvidia.com/gpu on Kubernetes, NVIDIA_TESLA_T4 or the like on Vertex AI.",
     )
-    accelerators: int = parameter(1, "How many of it.", minimum=1, maximum=16)
+    accelerators: Literal["1", "2", "4", "8", "16"] = parameter("1", "How many of it.")
 
     @property
     def resources(self) -> dict[str, tuple[str, str]]:

@@ -9,13 +9,11 @@ import yaml
 from kfp import compiler, components, dsl
 
 from captionflow.errors import InvalidInputError
-from captionflow.kinds import PIPELINE
+from captionflow.kinds import ARTIFACT_ROOT_MEANING, INPUTS
 from captionflow.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
 from kfp_pipeline import inputs
 from kfp_pipeline.component_files import STEPS, Step
-from kfp_pipeline.parameters import CompileParameters
-
-ROOT = "component_artifact_root"
+from kfp_pipeline.parameters import PIPELINE_NAME, ROOT, CompileParameters
 
 _PYTHON_TYPES = {"string": str, "integer": int, "number": float, "array": list}
 
@@ -42,8 +40,10 @@ def _pipeline(parameters: CompileParameters) -> Any:
 
     def chain(*channels: Any) -> None:
         given = dict(zip(takes, channels, strict=True))
-        # Kubeflow fills in the id of the run only where it is the whole of an argument.
-        place = {"base_artifact_path": given[ROOT], "run_id": parameters.folder or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+        # Kubeflow's cache compares texts, so what is shared is told apart by its inputs; and it fills in the id of the
+        # run only where that is the whole of an argument.
+        shared = parameters.cache_folder and f"{parameters.cache_folder}/{INPUTS}"
+        place = {"base_artifact_path": given[ROOT], "run_id": shared or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         uris: dict[str, Any] = {}
         for step in STEPS:
             own = {name: given[name] for name in step.schemas()}
@@ -53,14 +53,14 @@ def _pipeline(parameters: CompileParameters) -> Any:
 
     return dsl.pipeline(
         _with_inputs(chain, takes),
-        name=PIPELINE.replace("_", "-"),
+        name=PIPELINE_NAME,
         description="From captions and image URLs to a trained, evaluated image-captioning model.",
     )
 
 
 def pipeline_inputs() -> dict[str, dict[str, Any]]:
     """Return the pipeline's inputs: name → JSON Schema; those of the steps, and where the artifacts go."""
-    root = {"type": "string", "description": "Folder or bucket under which all artifacts are kept."}
+    root = {"type": "string", "description": ARTIFACT_ROOT_MEANING}
     return {ROOT: root} | {name: schema for step in STEPS for name, schema in step.schemas().items()}
 
 
@@ -74,7 +74,7 @@ def _with_inputs(chain: Callable[..., None], takes: dict[str, dict[str, Any]]) -
 
 
 def _argument(name: str, schema: dict[str, Any]) -> inspect.Parameter:
-    default = inspect.Parameter.empty if inputs.is_required(schema) else inputs.default(schema)
+    default = inspect.Parameter.empty if inputs.is_required(name, schema) else inputs.default(schema)
     annotation = _PYTHON_TYPES[inputs.kind(schema)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -89,7 +89,7 @@ def _load(step: Step, parameters: CompileParameters) -> Any:
 
 
 def _set_up(task: Any, step: str, parameters: CompileParameters) -> None:
-    task.set_caching_options(parameters.enable_cache)
+    task.set_caching_options(parameters.cache_folder is not None)
     task.set_retry(
         num_retries=RETRIES,
         backoff_duration=f"{RETRY_DELAY.total_seconds():.0f}s",
@@ -99,4 +99,4 @@ def _set_up(task: Any, step: str, parameters: CompileParameters) -> None:
     cpu, memory = parameters.resources[step]
     task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
     if step == "train" and parameters.accelerator:
-        task.set_accelerator_type(parameters.accelerator).set_accelerator_limit(parameters.accelerators)
+        task.set_accelerator_type(parameters.accelerator).set_accelerator_limit(int(parameters.accelerators))

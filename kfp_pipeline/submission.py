@@ -9,17 +9,28 @@ from typing import Any
 import yaml
 
 from captionflow.errors import InvalidInputError
-from captionflow.kinds import PIPELINE
 from kfp_pipeline.component_files import STEPS
+from kfp_pipeline.parameters import PIPELINE_NAME, ROOT
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A compiled pipeline's specification and the arguments of one run of it."""
+    """A compiled pipeline and the arguments of one run of it.
+
+    Attributes:
+        spec: the pipeline's specification.
+        pipeline_root: where the service keeps its own files, if the compiled file says so.
+    """
 
     spec: dict[str, Any]
     arguments: dict[str, Any]
     run_name: str
+    pipeline_root: str | None
+
+    @property
+    def tasks(self) -> set[str]:
+        """Names of the pipeline's tasks."""
+        return set(self.spec["root"]["dag"]["tasks"])
 
 
 def submission(file: str, arguments: str, run_name: str | None = None) -> Submission:
@@ -33,7 +44,8 @@ def submission(file: str, arguments: str, run_name: str | None = None) -> Submis
     Raises:
         InvalidInputError: the file holds no pipeline, or an argument is missing, unknown or wrong.
     """
-    spec = _spec(file)
+    content = _content(file)
+    spec = _spec(content)
     values = _object(arguments)
     name = spec["pipelineInfo"]["name"]
     inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -41,22 +53,38 @@ def submission(file: str, arguments: str, run_name: str | None = None) -> Submis
         raise InvalidInputError(f"--parameters: {name} has no input {unknown!r}; it has {', '.join(sorted(inputs))}")
     for needed in sorted(name for name in inputs.keys() - values.keys() if not inputs[name].get("isOptional")):
         raise InvalidInputError(f"--parameters: {needed!r} is missing: {inputs[needed].get('description', '')}")
-    if name == PIPELINE.replace("_", "-"):
-        for step in STEPS:
-            for parameters in step.parameters:
-                parameters.from_mapping(values)
-    return Submission(spec, values, run_name or f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+    if name == PIPELINE_NAME:
+        _check(values)
+    root = content.get("runtimeConfig", {}).get("gcsOutputDirectory")
+    return Submission(spec, values, run_name or f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}", root)
 
 
-def _spec(file: str) -> dict[str, Any]:
+def _check(values: dict[str, Any]) -> None:
+    if not values[ROOT] or not isinstance(values[ROOT], str):
+        raise InvalidInputError(f"--parameters: {ROOT!r} is no folder or bucket: {values[ROOT]!r}")
+    for name, value in values.items():
+        if value is None:
+            raise InvalidInputError(f'--parameters: {name!r} is null; leave it out or give ""')
+    for step in STEPS:
+        for parameters in step.parameters:
+            parameters.from_mapping(values)
+
+
+def _content(file: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(file).read_text())
-        spec: dict[str, Any] = content.get("pipelineSpec", content)
-        spec["pipelineInfo"]["name"], spec["root"]["dag"]
+        content: dict[str, Any] = yaml.safe_load(Path(file).read_text())
+        spec = _spec(content)
+        spec["pipelineInfo"]["name"], spec["root"]["dag"]["tasks"]
     except OSError as error:
         raise InvalidInputError(f"{file}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{file}: no compiled pipeline; `captionflow kfp compile` writes one") from error
+    return content
+
+
+def _spec(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a pipeline's specification, out of a whole job if that is what was compiled."""
+    spec: dict[str, Any] = content.get("pipelineSpec", content)
     return spec
 
 

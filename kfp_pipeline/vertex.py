@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from google.api_core.client_options import ClientOptions
-from google.api_core.exceptions import GoogleAPICallError, RetryError, ServerError
-from google.auth.exceptions import GoogleAuthError
+from google.api_core.exceptions import GoogleAPICallError, RetryError, ServerError, TooManyRequests
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.aiplatform_v1 import PipelineJob, PipelineServiceClient
 
 from captionflow.errors import InvalidInputError
@@ -18,8 +18,8 @@ class Vertex(Service):
     """Vertex AI Pipelines, asked through REST, which goes through the proxies that gRPC does not."""
 
     def __init__(self, parameters: VertexParameters) -> None:
-        if not (parameters.project and parameters.region and parameters.pipeline_root):
-            raise InvalidInputError("--vertex: needs --project, --region and --pipeline-root")
+        if not (parameters.project and parameters.region):
+            raise InvalidInputError("--vertex: needs --project and --region")
         self._parameters = parameters
         self._name = ""
         endpoint = parameters.api_endpoint or f"{parameters.region}-aiplatform.googleapis.com"
@@ -29,10 +29,13 @@ class Vertex(Service):
     def submit(self, submission: Submission) -> None:
         """Start a run."""
         where = self._parameters
+        root = where.pipeline_root or submission.pipeline_root
+        if not root:
+            raise InvalidInputError("--vertex: needs --pipeline-root")
         job = PipelineJob(
             display_name=submission.run_name,
             pipeline_spec=submission.spec,
-            runtime_config={"gcs_output_directory": where.pipeline_root, "parameter_values": submission.arguments},
+            runtime_config={"gcs_output_directory": root, "parameter_values": submission.arguments},
             service_account=where.service_account,
         )
         with _in_one_line():
@@ -59,7 +62,7 @@ class Vertex(Service):
 def _in_one_line() -> Iterator[None]:
     try:
         yield
-    except (ServerError, RetryError, OSError) as error:
+    except (ServerError, TooManyRequests, RetryError, TransportError, OSError) as error:
         raise PassingError(f"--vertex: {_said(error)}") from error
     except (GoogleAPICallError, GoogleAuthError) as error:
         raise InvalidInputError(f"--vertex: {_said(error)}") from error

@@ -195,3 +195,25 @@ def test_verify_finds_a_tampered_and_a_missing_file(tmp_path: Path, capfd: pytes
     captions.unlink()
     missing = Ended(capfd, "lineage", uri, "--verify")
     assert (missing.code, missing.err) == (2, f"captionflow: {captions}: is missing\n")
+
+
+def test_an_artifact_goes_to_the_folder_of_a_run_and_its_uri_to_a_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ingest = ("ingest", "--output", str(tmp_path / "root"), "--sources", source(tmp_path))
+    ended = Ended(capfd, *ingest, "--run-id", "one", "--uri-file", str(tmp_path / "outputs" / "uri"))
+    assert ended.out.strip() == (tmp_path / "outputs" / "uri").read_text()
+    assert ended.out.strip() == str(tmp_path / "root" / "image_captioning" / "one" / "ingested")
+    assert open_artifact(ended.out.strip(), "ingested")
+    ended = Ended(capfd, *ingest, "--run-id", "one", "--uri-file", f"{source(tmp_path)}/uri")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--uri-file: " in ended.err
+
+
+def test_runs_with_the_same_options_share_a_folder_and_others_do_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ingest = ("ingest", "--output", str(tmp_path / "root"), "--sources", source(tmp_path), "--run-id", "all/{inputs}")
+    uris = [Ended(capfd, *ingest, *more).out for more in ((), (), ("--max-reject-ratio", "0.7"))]
+    assert uris[0] == uris[1] != uris[2]
+    assert all("/root/image_captioning/all/" in uri for uri in uris)

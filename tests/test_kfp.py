@@ -114,7 +114,7 @@ def test_the_chain_is_that_of_the_dag_and_passes_uris(tmp_path: Path) -> None:
         assert task["retryPolicy"] == {
             "maxRetryCount": 2, "backoffDuration": "20s", "backoffFactor": 2.0, "backoffMaxDuration": "600s",
         }  # fmt: skip
-        assert task["cachingOptions"] == {"enableCache": True}
+        assert not task["cachingOptions"].get("enableCache")
 
 
 def test_the_inputs_have_the_defaults_and_meanings_of_the_steps(tmp_path: Path) -> None:
@@ -127,10 +127,16 @@ def test_the_inputs_have_the_defaults_and_meanings_of_the_steps(tmp_path: Path) 
                 assert inputs[name]["defaultValue"] == ("" if schema["default"] is None else schema["default"])
 
 
-def test_images_resources_cache_and_folder_are_options(tmp_path: Path) -> None:
+def test_runs_that_share_a_folder_share_what_they_did_with_the_same_inputs(tmp_path: Path) -> None:
+    for task in spec_of(tmp_path, cache_folder="nightly")["root"]["dag"]["tasks"].values():
+        assert task["cachingOptions"] == {"enableCache": True}
+        assert task["inputs"]["parameters"]["run_id"] == {"runtimeValue": {"constant": "nightly/{inputs}"}}
+
+
+def test_images_and_resources_are_options(tmp_path: Path) -> None:
     spec = spec_of(
-        tmp_path, image_registry="registry.example/team/", image_tag="7", accelerator="nvidia.com/gpu", accelerators=2,
-        preprocess_cpu="8", train_memory="32G", enable_cache=False, folder="nightly",
+        tmp_path, image_registry="registry.example/team/", image_tag="7", accelerator="nvidia.com/gpu",
+        accelerators="2", preprocess_cpu="8", train_memory="32G",
     )  # fmt: skip
     containers = executors(spec)
     assert {name: found["image"] for name, found in containers.items()} == {
@@ -141,15 +147,14 @@ def test_images_resources_cache_and_folder_are_options(tmp_path: Path) -> None:
     assert not any("accelerator" in containers[name]["resources"] for name in ("preprocessing", "evaluation"))
     assert containers["preprocessing"]["resources"]["resourceCpuLimit"] == "8"
     assert containers["train"]["resources"]["resourceMemoryLimit"] == "32G"
-    for task in spec["root"]["dag"]["tasks"].values():
-        assert not task["cachingOptions"].get("enableCache")
-        assert task["inputs"]["parameters"]["run_id"] == {"runtimeValue": {"constant": "nightly"}}
 
 
 WRONG_COMPILE = {
     "a file of another kind": (["--output", "{folder}/pipeline.txt"], "name it .yaml or .json"),
     "a file below a file": (["--output", "{folder}/file/pipeline.yaml"], "--output: "),
-    "memory that is none": (["--output", "{folder}/p.yaml", "--train-memory", "much"], "--train-memory: 'much'"),
+    "memory that is none": (["--output", "{folder}/p.yaml", "--train-memory", "1.5G"], "--train-memory: '1.5G'"),
+    "CPUs that are none": (["--output", "{folder}/p.yaml", "--train-cpu", "2G"], "--train-cpu: '2G'"),
+    "a folder elsewhere": (["--output", "{folder}/p.yaml", "--cache-folder", "../x"], "--cache-folder: '../x'"),
 }
 
 
@@ -174,6 +179,8 @@ WRONG_SUBMIT: dict[str, tuple[Any, str]] = {
     "an input that is none": ({**NEEDED, "epoch": 3}, "--parameters: image-captioning has no input 'epoch'"),
     "an input that is missing": ({"sources": ["a.json"]}, "--parameters: 'component_artifact_root' is missing"),
     "out of bounds": ({**NEEDED, "epochs": 0}, "--epochs: 0 is not within 1"),
+    "a root that is none": ({**NEEDED, "component_artifact_root": 3}, "--parameters: 'component_artifact_root' is no"),
+    "null": ({**NEEDED, "reuse": None}, "--parameters: 'reuse' is null"),
     "of the wrong type": ({**NEEDED, "sources": 3}, "--sources: 3 is not a list"),
 }
 
@@ -201,10 +208,17 @@ def test_a_file_that_holds_no_pipeline_is_refused(content: bytes | None, tmp_pat
 
 
 def test_nowhere_to_submit_to_is_said(compiled: Path) -> None:
-    for arguments, message in (([], "--host: say where"), (["--vertex", "--project", "p"], "--vertex: needs")):
+    nowhere = {
+        "--host: say where": [],
+        "--host: localhost:8888: begin it with http://": ["--host", "localhost:8888"],
+        "--vertex: needs": ["--vertex", "--project", "p"],
+        "--client-id: ": ["--host", "http://127.0.0.1:1", "--client-id", "a-client"],
+    }
+    for message, arguments in nowhere.items():
         done = submit(compiled, *arguments, KF_PIPELINES_ENDPOINT="")
         assert done.returncode == 2
         assert done.stderr.startswith(f"captionflow: {message}")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_run_is_submitted_and_waited_for(compiled: Path) -> None:
@@ -232,12 +246,13 @@ def test_a_run_is_submitted_and_waited_for(compiled: Path) -> None:
 def test_a_whole_job_as_tfx_compiles_it_is_submitted_too(compiled: Path, tmp_path: Path) -> None:
     spec = yaml.safe_load(compiled.read_text())
     job = tmp_path / "job.json"
-    job.write_text(json.dumps({"displayName": "a job", "pipelineSpec": spec, "runtimeConfig": {}}))
+    job.write_text(json.dumps({"pipelineSpec": spec, "runtimeConfig": {"gcsOutputDirectory": "gs://b/root"}}))
     server = KubeflowPipelines("RUNNING")
     with serve(server):
         done = submit(job, "--host", server.url)
     assert done.returncode == 0, done.stderr
     assert server.runs[0]["pipeline_spec"] == spec
+    assert server.runs[0]["runtime_config"]["pipeline_root"] == "gs://b/root"
 
 
 def test_an_experiment_that_is_there_is_used(compiled: Path) -> None:
@@ -256,6 +271,7 @@ def test_an_experiment_that_is_there_is_used(compiled: Path) -> None:
 def test_a_run_that_does_not_succeed_is_exit_code_1_and_says_which_task_failed(compiled: Path, state: str) -> None:
     server = KubeflowPipelines(state)
     server.tasks = [
+        {"display_name": "root", "state": "FAILED"},
         {"display_name": "ingestion", "state": "SUCCEEDED"},
         {"display_name": "train", "state": "FAILED", "error": {"code": 2, "message": "out of memory"}},
     ]

@@ -22,8 +22,8 @@ import docker
 from captionflow.artifacts import Manifest, open_artifact
 from captionflow.kinds import PIPELINE
 from kfp_pipeline.component_files import STEPS
-from kfp_pipeline.parameters import CompileParameters
-from kfp_pipeline.pipeline import ROOT, compile_pipeline
+from kfp_pipeline.parameters import ROOT, CompileParameters
+from kfp_pipeline.pipeline import compile_pipeline
 from tests.test_dag import KINDS, Airflow, conf_for, content
 
 pytestmark = pytest.mark.slow
@@ -107,9 +107,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory, small_sample: Path) -> Path
 
 def execute(shared: Path, runner: local.SubprocessRunner | local.DockerRunner, **changes: Any) -> dict[str, Path]:
     """Compile the pipeline, run what was compiled, and return its artifacts by kind."""
-    run_folder = f"run-{len(list(shared.iterdir()))}"
-    compiled = shared / f"{run_folder}.yaml"
-    compile_pipeline(CompileParameters(folder=run_folder), str(compiled))
+    compiled = shared / "pipeline.yaml"
+    compile_pipeline(CompileParameters(), str(compiled))
+    before = set(shared.glob(f"{PIPELINE}/*"))
     pipeline = components.load_component_from_file(str(compiled))
     local.init(runner, pipeline_root=str(shared))
     # What the SDK makes is made for the user in the container too.
@@ -119,7 +119,8 @@ def execute(shared: Path, runner: local.SubprocessRunner | local.DockerRunner, *
     finally:
         os.umask(mask)
         LocalExecutionConfig.instance = None
-    return {kind: shared / PIPELINE / run_folder / kind for kind in KINDS}
+    (made,) = set(shared.glob(f"{PIPELINE}/*")) - before
+    return {kind: made / kind for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
