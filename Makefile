@@ -14,6 +14,7 @@ export CAPTIONFLOW_ARTIFACT_ROOT := $(ROOT)
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
+export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/.airflow/mlflow.db
 export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 
@@ -57,6 +58,10 @@ bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENC
 .PHONY: airflow
 airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
 	airflow standalone
+
+.PHONY: mlflow
+mlflow: $(SYNCED) ## MLflow's UI at http://localhost:5000: parameters, curves, models and reports of all runs
+	mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI"
 
 .PHONY: lock
 lock: | $(UV) ## Choose the newest versions that fit together and write them to requirements.lock

@@ -17,6 +17,7 @@ from captionflow.lineage import lineage, render
 from captionflow.parameters import EvaluateParameters
 from captionflow.records import Sample
 from captionflow.report import Exhibit, write_report
+from captionflow.tracking import NOTE, track
 from captionflow.train import HISTORY
 
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.jsonl", "report.html"
@@ -46,24 +47,26 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
     samples = Samples(data, _SPLIT)
     draft = begin(output, EVALUATION, parameters.to_json(), [trained.parent, data.parent])
 
-    metrics, predictions = score(_predict(load_model(model), data, samples, parameters))
-    ranked = sorted(predictions, key=lambda p: (-p.cider, -p.bleu_4, p.image_id))
-    shown = min(parameters.gallery_size, (len(ranked) + 1) // 2)
-    report = write_report(
-        metrics=metrics,
-        history=json.loads(trained.read(HISTORY)),
-        best=_exhibits(ranked[:shown], samples, data),
-        worst=_exhibits(ranked[shown:][::-1][:shown], samples, data),
-        counts=data.manifest.counts,
-        lineage=_lineage(trained, data),
-    )
-    lines = "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
-    files = [
-        draft.put(METRICS, json.dumps(metrics, indent=2).encode()),
-        draft.put(PREDICTIONS, lines.encode()),
-        draft.put(REPORT, report.encode()),
-    ]
-    draft.commit(files, counts={"images": len(predictions)}, metrics=metrics)
+    with track(draft, trained.manifest.run.get(NOTE)) as tracking:
+        metrics, predictions = score(_predict(load_model(model), data, samples, parameters))
+        ranked = sorted(predictions, key=lambda p: (-p.cider, -p.bleu_4, p.image_id))
+        shown = min(parameters.gallery_size, (len(ranked) + 1) // 2)
+        report = write_report(
+            metrics=metrics,
+            history=json.loads(trained.read(HISTORY)),
+            best=_exhibits(ranked[:shown], samples, data),
+            worst=_exhibits(ranked[shown:][::-1][:shown], samples, data),
+            counts=data.manifest.counts,
+            lineage=_lineage(trained, data),
+        )
+        lines = "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
+        files = [
+            draft.put(METRICS, json.dumps(metrics, indent=2).encode()),
+            draft.put(PREDICTIONS, lines.encode()),
+            draft.put(REPORT, report.encode()),
+        ]
+        manifest = draft.commit(files, counts={"images": len(predictions)}, metrics=metrics, run=tracking.note)
+        tracking.result(draft.uri, manifest)
     return draft.uri
 
 

@@ -1,7 +1,7 @@
 """Train: the preprocessed artifact → the model artifact.
 
-Needs only torch, numpy, Pillow, fastavro, fsspec, safetensors and tqdm. Two runs on the same CPU
-give identical weights.
+Needs only torch, numpy, Pillow, fastavro, fsspec, safetensors and tqdm, and MLflow if it is to track. Two
+runs on the same CPU give identical weights.
 """
 
 import json
@@ -25,6 +25,7 @@ from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import MODEL, PREPROCESSED
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import TrainParameters
+from captionflow.tracking import Tracking, track
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,25 +56,27 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     train_batches = loader(samples, collate, parameters.batch_size, parameters.loader_workers)
     val_batches = loader(Samples(source, "val"), collate, parameters.batch_size)
 
-    history, weights = _fit(model, samples, train_batches, val_batches, parameters, device)
-    best = min(history, key=lambda row: row["val_loss"])
-    files = [
-        draft.put(WEIGHTS, save(weights)),
-        draft.put(CONFIG, _to_json({"model": asdict(config), "images": source.manifest.parameters})),
-        draft.put(VOCABULARY, vocabulary.to_json()),
-        draft.put(HISTORY, _to_json(history)),
-    ]
-    draft.commit(
-        files,
-        counts={
-            "epochs": len(history),
-            "best_epoch": best["epoch"],
-            "vocabulary": len(vocabulary),
-            "weights": sum(weight.numel() for weight in model.parameters()),
-        },
-        metrics={"val_loss": best["val_loss"], "val_perplexity": math.exp(best["val_loss"])},
-        run={"device": str(device)},
-    )
+    with track(draft) as tracking:
+        history, weights = _fit(model, samples, train_batches, val_batches, parameters, device, tracking)
+        best = min(history, key=lambda row: row["val_loss"])
+        files = [
+            draft.put(WEIGHTS, save(weights)),
+            draft.put(CONFIG, _to_json({"model": asdict(config), "images": source.manifest.parameters})),
+            draft.put(VOCABULARY, vocabulary.to_json()),
+            draft.put(HISTORY, _to_json(history)),
+        ]
+        manifest = draft.commit(
+            files,
+            counts={
+                "epochs": len(history),
+                "best_epoch": best["epoch"],
+                "vocabulary": len(vocabulary),
+                "weights": sum(weight.numel() for weight in model.parameters()),
+            },
+            metrics={"val_loss": best["val_loss"], "val_perplexity": math.exp(best["val_loss"])},
+            run={"device": str(device), **tracking.note},
+        )
+        tracking.result(draft.uri, manifest)
     return draft.uri
 
 
@@ -114,6 +117,7 @@ def _fit(
     val_batches: DataLoader[Batch],
     parameters: TrainParameters,
     device: torch.device,
+    tracking: Tracking,
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Run the epochs; returns the history and the weights of the best of them, on the CPU."""
     steps_per_epoch = math.ceil(samples.count / parameters.batch_size)
@@ -132,6 +136,7 @@ def _fit(
         if not math.isfinite(val_loss):
             raise StepFailedError(f"the validation loss of epoch {epoch} is {val_loss}: try a lower --learning-rate")
         history.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
+        tracking.metrics({"epoch/train_loss": train_loss, "epoch/val_loss": val_loss}, step=epoch)
         _LOG.info("epoch %d: train loss %.3f, validation loss %.3f", epoch, train_loss, val_loss)
         progress.set_postfix(train_loss=f"{train_loss:.3f}", val_loss=f"{val_loss:.3f}")
         if val_loss < best_loss:
