@@ -23,7 +23,9 @@ RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/captionflow/whe
 
 FROM python:3.11-slim-bookworm
 ARG CODE_VERSION=
-RUN useradd --create-home --uid 1000 captionflow
+# Volumes that are mounted here take over who may write.
+RUN useradd --create-home --uid 1000 captionflow \
+ && install --directory --owner captionflow /artifacts /mlflow /home/captionflow/airflow/logs
 COPY --from=build /opt/captionflow /opt/captionflow
 ENV PATH=/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 CAPTIONFLOW_CODE_VERSION=$CODE_VERSION
 # By number, so that Kubernetes can tell that it is not root.

@@ -59,6 +59,25 @@ bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENC
 airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
 	airflow standalone
 
+COMPOSE := $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) $(if $(PROFILE),--profile $(PROFILE))
+
+.PHONY: up
+up: .env ## Airflow, PostgreSQL and MLflow in containers (it prints URL and login)
+	CODE_VERSION=$$(git rev-parse --short=12 HEAD) $(COMPOSE) up --build --detach
+	@echo "Airflow  http://localhost:8080  user admin, password $$(sed -n 's/^ADMIN_PASSWORD=//p' .env)"
+	@echo "MLflow   http://localhost:5000"
+
+.PHONY: down
+down: ## Stop the containers; what they made stays
+	$(COMPOSE) down
+
+.PHONY: logs
+logs: ## Follow what the containers say
+	$(COMPOSE) logs --follow --tail 100
+
+.env:
+	docker/make-env.sh
+
 .PHONY: mlflow
 mlflow: $(SYNCED) ## MLflow's UI at http://localhost:5000: parameters, curves, models and reports of all runs
 	mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI"

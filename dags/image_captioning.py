@@ -3,6 +3,7 @@
 Wiring only. What each task does is in `captionflow` and `beam_jobs`, imported when a task runs.
 """
 
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -29,11 +30,12 @@ from captionflow.parameters import (
 )
 
 SAMPLE = f"{ARTIFACT_ROOT}/sample"
+SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
 
 
 PARAMS = {
     "artifact_root": Param(ARTIFACT_ROOT, type="string", description=ARTIFACT_ROOT_MEANING),
-    **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[f"{SAMPLE}/images"]),
+    **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[SAMPLE_IMAGES]),
     "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="Beam"),
     "beam_options": Param(
         {},
@@ -41,7 +43,7 @@ PARAMS = {
         section="Beam",
         description='More Beam options as JSON: {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
     ),
-    **form(PreprocessParameters, "Preprocess", allow_url_prefix=[f"{SAMPLE}/images"]),
+    **form(PreprocessParameters, "Preprocess", allow_url_prefix=[SAMPLE_IMAGES]),
     **form(ReuseParameters, "Preprocess"),
     **form(TrainParameters, "Train"),
     **form(EvaluateParameters, "Evaluate"),
