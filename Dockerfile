@@ -5,6 +5,8 @@ FROM python:3.11-slim-bookworm AS build
 ARG EXTRAS=all
 ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/captionflow
 WORKDIR /build
+# TFX needs pyfarmhash, which is published as source alone.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ python3-dev && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock pyproject.toml ./
 # uv and the build backend, at the version and hash of the lock.
 RUN awk '/^[a-z]/ {wanted = /^(uv|setuptools)==/} wanted && !/^ *#/' requirements.lock > tools.txt \

@@ -24,6 +24,11 @@ from tests.servers import Site, serve
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make errors of Airflow's deprecations; in pyproject.toml this would import Airflow before the lines above."""
+    config.addinivalue_line("filterwarnings", "error::airflow.exceptions.RemovedInAirflow3Warning")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
