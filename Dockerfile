@@ -1,7 +1,7 @@
 # One file for every image; the build argument EXTRAS says what it holds (see [project.optional-dependencies]):
 #   docker build --build-arg EXTRAS=train --build-arg CODE_VERSION=$(git rev-parse --short=12 HEAD) -t captionflow-train .
 
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11-slim-bookworm AS dependencies
 ARG EXTRAS=all
 ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/captionflow
 WORKDIR /build
@@ -14,22 +14,27 @@ RUN awk '/^[a-z]/ {wanted = /^(uv|setuptools)==/} wanted && !/^ *#/' requirement
 ENV PATH=/tools/bin:$PATH PYTHONPATH=/tools
 COPY docker/install-extras.sh docker/
 RUN docker/install-extras.sh /opt/captionflow "$EXTRAS"
+
+# Apart from the dependencies, so that a change of the code is a small layer.
+FROM dependencies AS code
 COPY README.md LICENSE ./
 COPY captionflow captionflow
 COPY beam_jobs beam_jobs
 COPY tfx_pipeline tfx_pipeline
 COPY kfp_pipeline kfp_pipeline
 # The wheel stays, for the workers of a remote Beam runner.
-RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/captionflow/wheel . \
- && uv pip install --quiet --no-deps /opt/captionflow/wheel/*.whl
+RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/code/wheel . \
+ && uv pip install --quiet --no-deps --target /opt/code /opt/code/wheel/*.whl
 
 FROM python:3.11-slim-bookworm
-ARG CODE_VERSION=
+COPY --from=dependencies /opt/captionflow /opt/captionflow
 # Volumes that are mounted here take over who may write.
 RUN useradd --create-home --uid 1000 captionflow \
- && install --directory --owner captionflow /artifacts /mlflow /home/captionflow/airflow/logs
-COPY --from=build /opt/captionflow /opt/captionflow
-ENV PATH=/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 CAPTIONFLOW_CODE_VERSION=$CODE_VERSION
+ && install --directory --owner captionflow /artifacts /mlflow /home/captionflow/airflow /home/captionflow/airflow/logs \
+ && echo /opt/code > "$(/opt/captionflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/captionflow.pth"
+COPY --from=code /opt/code /opt/code
+ARG CODE_VERSION=
+ENV PATH=/opt/code/bin:/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 CAPTIONFLOW_CODE_VERSION=$CODE_VERSION
 # By number, so that Kubernetes can tell that it is not root.
 USER 1000
 WORKDIR /home/captionflow
