@@ -13,8 +13,10 @@ export CONF
 export CAPTIONFLOW_ARTIFACT_ROOT := $(ROOT)
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
+export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/.airflow/mlflow.db
+export CAPTIONFLOW_MLFLOW_UI := http://localhost:5000
 export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 

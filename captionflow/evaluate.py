@@ -12,7 +12,7 @@ from captionflow.artifacts import Artifact, begin, open_artifact
 from captionflow.caption import TrainedModel, load_model
 from captionflow.dataset import Collate, Samples, loader
 from captionflow.errors import InvalidInputError
-from captionflow.kinds import EVALUATION, MODEL, PREPROCESSED
+from captionflow.kinds import EVALUATION, MODEL, PREPROCESSED, REPORT
 from captionflow.lineage import lineage, render
 from captionflow.parameters import EvaluateParameters
 from captionflow.records import Sample
@@ -20,7 +20,7 @@ from captionflow.report import Exhibit, write_report
 from captionflow.tracking import NOTE, track
 from captionflow.train import HISTORY
 
-METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.jsonl", "report.html"
+METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 _SPLIT = "test"
 
 

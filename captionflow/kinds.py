@@ -10,6 +10,9 @@ SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
     "evaluation",
 )
 
+REPORT = "report.html"
+"""What of an evaluation one looks at."""
+
 PIPELINE = "image_captioning"
 """Name of the main job, which is also the folder of its runs below the artifact root."""
 

@@ -16,6 +16,7 @@ from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
+from captionflow_plugin import MlflowRunLink, ReportLink
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
@@ -98,7 +99,8 @@ captions, CSV or JSON Lines of your own.
 | `train` | trains the captioner, keeps the best checkpoint | `model.safetensors` |
 | `evaluate` | captions the test split, computes BLEU, ROUGE-L and CIDEr | `report.html` |
 
-Each task's XCom is the URI of its artifact. `captionflow lineage URI` tells what any of them was made from.
+Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells what it was made from. The page of
+`evaluate` has a button for the report.
 """,
     default_args=DEFAULT_ARGS,
 )
@@ -145,7 +147,9 @@ def image_captioning() -> None:
         },
     )
     model = train(preprocess.output, output(MODEL))
-    evaluate(model, preprocess.output, output(EVALUATION))
+    evaluation = evaluate(model, preprocess.output, output(EVALUATION))
+    model.operator.operator_extra_links = [MlflowRunLink()]
+    evaluation.operator.operator_extra_links = [MlflowRunLink(), ReportLink()]
 
 
 image_captioning()

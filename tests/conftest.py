@@ -8,6 +8,7 @@ from pathlib import Path
 # Before anything imports Airflow: it would make itself a home in the user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="captionflow-airflow-")
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "dags")
+os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(Path(__file__).parents[1] / "plugins")
 # What tests do is tracked only where a test says so.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"

@@ -2,14 +2,9 @@
 
 import json
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
@@ -21,7 +16,7 @@ from captionflow.parameters import EvaluateParameters, TrainParameters
 from captionflow.tracking import NOTE
 from captionflow.train import train
 from tests.conftest import SMALL
-from tests.processes import wait_until
+from tests.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.slow
 
@@ -39,33 +34,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A tracking server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        str(tmp_path / "a"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    try:
-        wait_until(lambda: _is_up(uri))
+    with mlflow_server(tmp_path) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         yield uri
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_up(uri: str) -> bool:
-    try:
-        with urlopen(f"{uri}/health") as answer:
-            return bool(answer.status == 200)
-    except URLError:
-        return False
 
 
 def runs_of(uri: str) -> list[Any]:

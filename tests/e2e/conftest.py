@@ -1,0 +1,74 @@
+"""A stack to use and a browser to use it with.
+
+CAPTIONFLOW_E2E_URL and CAPTIONFLOW_E2E_PASSWORD name a running one; without them one is started here.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.e2e.local_stack import Stack, local_stack, postgres_programs
+
+SCREENSHOTS = Path(os.environ.get("CAPTIONFLOW_SCREENSHOTS", Path(__file__).parents[2] / "build" / "screenshots"))
+CHROMIUM = shutil.which("chromium")
+# Chromium asks its maker's hosts for this and that; and it has no sandbox for root.
+ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+def missing(what: str) -> None:
+    """Skip, except in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs Debian's {what}")
+    pytest.skip(f"Debian's {what} is not installed")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    if CHROMIUM is None:
+        missing("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The Airflow to use."""
+    if url := os.environ.get("CAPTIONFLOW_E2E_URL"):
+        yield Stack(url, os.environ["CAPTIONFLOW_E2E_PASSWORD"])
+        return
+    programs = postgres_programs()
+    if programs is None:
+        missing("postgresql")
+    with local_stack(tmp_path_factory.mktemp("stack"), programs) as running:
+        yield running
+
+
+@pytest.fixture
+def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """A page of somebody who has not logged in."""
+    context = browser.new_context(base_url=stack.url, viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def page(stranger: Page, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of the admin; a picture of how it stood at the end is kept."""
+    log_in(stranger, stack.password)
+    yield stranger
+    stranger.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
+
+
+def log_in(page: Page, password: str) -> None:
+    """Fill the login form and send it."""
+    page.goto("/login/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign In").click()

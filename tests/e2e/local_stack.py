@@ -1,0 +1,87 @@
+"""Airflow as `make airflow` starts it, with PostgreSQL as its database and an MLflow server, all of it its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from captionflow.parameters import SampleParameters
+from captionflow.sample import sample
+from tests.mlflow_server import mlflow_server
+from tests.processes import answers, free_port, wait_until
+
+START_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running Airflow: its address and the login of its `admin`."""
+
+    url: str
+    password: str
+
+
+def postgres_programs() -> Path | None:
+    """Return the folder of the newest PostgreSQL that Debian's packages have installed."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    return max((path.parent for path in found), key=lambda path: int(path.parent.name), default=None)
+
+
+@contextmanager
+def postgres(programs: Path) -> Iterator[str]:
+    """Run PostgreSQL, reached by a socket in its own folder alone; yield its address for SQLAlchemy."""
+    with tempfile.TemporaryDirectory(prefix="captionflow-postgres-") as name:
+        # It refuses to run as root; Debian's package brings a user for it.
+        as_user = ["runuser", "--user", "postgres", "--"] if os.geteuid() == 0 else []
+        if as_user:
+            shutil.chown(name, "postgres")
+        control = [*as_user, str(programs / "pg_ctl"), "--pgdata", f"{name}/data", "--log", f"{name}/log"]
+        options = f"-c listen_addresses='' -c unix_socket_directories={name} -c fsync=off"
+        quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": name}
+        subprocess.run(
+            [*control, "initdb", "--options", "--username=captionflow --auth=trust --encoding=UTF8"], **quiet
+        )
+        subprocess.run([*control, "start", "--wait", "--options", options], **quiet)
+        try:
+            yield f"postgresql+psycopg2://captionflow@/postgres?host={name}"
+        finally:
+            subprocess.run([*control, "stop", "--mode", "immediate"], **quiet)
+
+
+@contextmanager
+def local_stack(folder: Path, programs: Path) -> Iterator[Stack]:
+    """Run all of it on a small sample."""
+    port = free_port()
+    url = f"http://localhost:{port}"
+    sample(str(folder / "artifacts" / "sample"), SampleParameters(images=80))
+    with postgres(programs) as database, mlflow_server(folder) as mlflow:
+        environment = os.environ | {
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__WEBSERVER__BASE_URL": url,
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
+            "CAPTIONFLOW_ARTIFACT_ROOT": str(folder / "artifacts"),
+            "CAPTIONFLOW_MLFLOW_UI": mlflow,
+            "MLFLOW_TRACKING_URI": mlflow,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        log = folder / "airflow.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["airflow", "standalone"], env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            wait_until(lambda: answers(f"{url}/health"), START_SECONDS)
+            yield Stack(url, (folder / "airflow" / "standalone_admin_password.txt").read_text())
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
