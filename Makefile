@@ -16,6 +16,8 @@ export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
 export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/.airflow/mlflow.db
+# A sync worker would wait for the spare connection that a browser opens, and hold up the page.
+export AIRFLOW__WEBSERVER__WORKER_CLASS := gthread
 export CAPTIONFLOW_MLFLOW_UI := http://localhost:5000
 export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)

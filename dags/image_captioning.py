@@ -34,20 +34,21 @@ SAMPLE = f"{ARTIFACT_ROOT}/sample"
 SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
 
 
+# Airflow shows the sections in the order of their names.
 PARAMS = {
     "artifact_root": Param(ARTIFACT_ROOT, type="string", description=ARTIFACT_ROOT_MEANING),
-    **form(IngestParameters, "Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[SAMPLE_IMAGES]),
-    "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="Beam"),
+    **form(IngestParameters, "1 Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[SAMPLE_IMAGES]),
+    "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="2 Preprocess"),
     "beam_options": Param(
         {},
         type="object",
-        section="Beam",
+        section="2 Preprocess",
         description='More Beam options as JSON: {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
     ),
-    **form(PreprocessParameters, "Preprocess", allow_url_prefix=[SAMPLE_IMAGES]),
-    **form(ReuseParameters, "Preprocess"),
-    **form(TrainParameters, "Train"),
-    **form(EvaluateParameters, "Evaluate"),
+    **form(PreprocessParameters, "2 Preprocess", allow_url_prefix=[SAMPLE_IMAGES]),
+    **form(ReuseParameters, "2 Preprocess"),
+    **form(TrainParameters, "3 Train"),
+    **form(EvaluateParameters, "4 Evaluate"),
 }
 
 

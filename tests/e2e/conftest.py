@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.local_stack import Stack, local_stack, postgres_programs
 
@@ -17,6 +17,8 @@ SCREENSHOTS = Path(os.environ.get("CAPTIONFLOW_SCREENSHOTS", Path(__file__).pare
 CHROMIUM = shutil.which("chromium")
 # Chromium asks its maker's hosts for this and that; and it has no sandbox for root.
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+TIMEOUT = 60_000  # milliseconds, for a machine that does other things as well
 
 
 def missing(what: str) -> None:
@@ -54,6 +56,8 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
     """A page of somebody who has not logged in."""
     context = browser.new_context(base_url=stack.url, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(TIMEOUT)
+    expect.set_options(timeout=TIMEOUT)
     yield context.new_page()
     context.close()
 

@@ -1,10 +1,9 @@
-"""Airflow as `make airflow` starts it, with PostgreSQL as its database and an MLflow server, all of it its own."""
+"""`make airflow` in a home of its own, with PostgreSQL as its database, and an MLflow server."""
 
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from captionflow.sample import sample
 from tests.mlflow_server import mlflow_server
 from tests.processes import answers, free_port, wait_until
 
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 300
 
 
@@ -62,22 +62,20 @@ def local_stack(folder: Path, programs: Path) -> Iterator[Stack]:
     sample(str(folder / "artifacts" / "sample"), SampleParameters(images=80))
     with postgres(programs) as database, mlflow_server(folder) as mlflow:
         environment = os.environ | {
-            "AIRFLOW_HOME": str(folder / "airflow"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__WEBSERVER__BASE_URL": url,
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
-            "CAPTIONFLOW_ARTIFACT_ROOT": str(folder / "artifacts"),
-            "CAPTIONFLOW_MLFLOW_UI": mlflow,
             "MLFLOW_TRACKING_URI": mlflow,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        log = folder / "airflow.log"
-        with log.open("wb") as output:
+        command = [
+            "make", "airflow", f"ROOT={folder / 'artifacts'}", f"AIRFLOW_HOME={folder / 'airflow'}",
+            f"CAPTIONFLOW_MLFLOW_UI={mlflow}",
+        ]  # fmt: skip
+        with (folder / "airflow.log").open("wb") as log:
             process = subprocess.Popen(
-                ["airflow", "standalone"], env=environment, stdout=output, stderr=output, start_new_session=True
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         try:
             wait_until(lambda: answers(f"{url}/health"), START_SECONDS)
