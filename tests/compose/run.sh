@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# The composed stack, brought up from nothing, used in a browser, disturbed, and removed again:
+#   tests/compose/run.sh
+# It is a Compose project of its own: the stack of `make up` keeps its data, but must be down, for the ports are the same.
+# Needs a Docker engine, 25 GB of disk, 6 GB of memory, Debian's chromium, and the environment that `make test` makes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export COMPOSE_PROJECT_NAME=captionflow-test
+compose=$(docker compose version > /dev/null 2>&1 && echo "docker compose" || echo docker-compose)
+figures=$(mktemp)
+quick='{"epochs": 4, "width": 64, "encoder_depth": 1, "decoder_depth": 1}'
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+figure() { printf '%-24s %s\n' "$1" "$2" | tee -a "$figures"; }
+clean_up() { $compose down --volumes 2> /dev/null; rm -f "$figures"; }
+
+# wait_for WHAT COMMAND...: until the command succeeds, at most 20 minutes
+wait_for() {
+  local what=$1 end=$((SECONDS + 1200))
+  shift
+  until "$@"; do
+    [ $SECONDS -lt $end ] || fail "$what: not in 20 minutes"
+    sleep 2
+  done
+}
+
+containers() { docker ps --all --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"; }
+all_healthy() {
+  # airflow-init has no health; it has ended.
+  [ "$(containers | xargs docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' \
+    | sort --unique | xargs)" = "exited healthy" ]
+}
+up() {
+  local started=$SECONDS
+  make up > /dev/null
+  wait_for "all services healthy" all_healthy
+  figure "$1" "$((SECONDS - started)) s"
+}
+
+sql() { $compose exec -T postgres psql -U captionflow -d "$1" -Atc "$2" 2> /dev/null; }
+task_is() { [ "$(sql captionflow "SELECT state FROM task_instance WHERE run_id = '$1' AND task_id = '$2'")" = "$3" ]; }
+run_ended() {
+  local state
+  state=$(sql captionflow "SELECT state FROM dag_run WHERE run_id = '$1'") || return 1
+  [ "$state" != failed ] || fail "run $1"
+  [ "$state" = success ]
+}
+# trigger DAG RUN CONF
+trigger() { $compose exec -T airflow-scheduler airflow dags trigger "$1" --run-id "$2" --conf "$3" > /dev/null 2>&1; }
+succeeds() { wait_for "the end of run $1" run_ended "$1"; }
+
+say "from nothing"
+clean_up
+trap clean_up EXIT
+make --silent .env
+started=$SECONDS
+$compose build --quiet airflow-init > /dev/null
+figure "build" "$((SECONDS - started)) s"
+up "from up to healthy"
+figure "image" "$(docker image inspect captionflow --format '{{.Size}}' | numfmt --to=si)B"
+
+say "in a browser"
+CAPTIONFLOW_E2E_URL=http://localhost:8080 CAPTIONFLOW_E2E_PASSWORD=$(sed -n 's/^ADMIN_PASSWORD=//p' .env) CI=true \
+  .venv/bin/python -m pytest -q tests/e2e
+
+say "a run with the form's defaults, and the TFX pipeline beside it"
+started=$SECONDS
+trigger image_captioning defaults '{}'
+wait_for "training" task_is defaults train running
+sleep 20
+docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' | grep "$COMPOSE_PROJECT_NAME" \
+  | while read -r name used _; do figure "memory of $(cut -d_ -f2 <<< "${name//-test-/-test_}")" "$used"; done
+succeeds defaults
+figure "a run at the defaults" "$((SECONDS - started)) s"
+started=$SECONDS
+trigger image_captioning_tfx tfx '{}'
+succeeds tfx
+figure "a run of the TFX DAG" "$((SECONDS - started)) s"
+
+say "the scheduler is killed in a run"
+started=$SECONDS
+trigger image_captioning killed "$quick"
+wait_for "training" task_is killed train running
+# shellcheck disable=SC2016  # for the container's shell
+$compose exec -T airflow-scheduler sh -c 'kill -9 $(cat /proc/1/task/1/children)' || true
+succeeds killed
+[ "$(docker inspect --format '{{.RestartCount}}' "$($compose ps -q airflow-scheduler)")" -ge 1 ] || fail "it was not killed"
+figure "a run, scheduler killed" "$((SECONDS - started)) s"
+
+say "PostgreSQL is restarted in a run"
+started=$SECONDS
+trigger image_captioning restarted "$quick"
+wait_for "training" task_is restarted train running
+$compose restart postgres 2> /dev/null
+succeeds restarted
+figure "a run, database restarted" "$((SECONDS - started)) s"
+
+say "down and up: history and artifacts stay"
+runs=$(sql captionflow "SELECT count(*) FROM dag_run WHERE state = 'success'")
+tracked=$(sql mlflow "SELECT count(*) FROM runs WHERE status = 'FINISHED'")
+$compose logs --no-color > "$figures.logs" 2>&1
+$compose down 2> /dev/null
+up "from up to healthy again"
+[ "$(sql captionflow "SELECT count(*) FROM dag_run WHERE state = 'success'")" = "$runs" ] || fail "runs were lost"
+[ "$(sql mlflow "SELECT count(*) FROM runs WHERE status = 'FINISHED'")" = "$tracked" ] || fail "MLflow's runs were lost"
+[ "$tracked" -ge 4 ] || fail "MLflow holds $tracked runs"
+for run in defaults killed restarted; do
+  $compose exec -T airflow-scheduler captionflow lineage --verify "/artifacts/image_captioning/$run/evaluation" > /dev/null
+done
+
+say "no secret in repository, logs or image"
+secrets=$(cut -d= -f2- .env)
+$compose logs --no-color >> "$figures.logs" 2>&1
+found() { grep -lFf <(echo "$secrets") "$@"; }
+! found "$figures.logs" || fail "a secret is in the logs"
+rm "$figures.logs"
+! git grep -lFf <(echo "$secrets") || fail "a secret is in the repository"
+! docker image history --no-trunc captionflow | grep -Ff <(echo "$secrets") || fail "a secret is in the image's history"
+in_container='grep -rlFf - /opt/code /home/captionflow /artifacts'
+! $compose exec -T airflow-scheduler sh -c "$in_container" <<< "$secrets" || fail "a secret is in the tasks' logs or the artifacts"
+! docker run --rm --interactive captionflow sh -c 'grep -rlFf - /opt/code /home /etc 2> /dev/null' <<< "$secrets" \
+  || fail "a secret is in the image"
+
+say "all passed"
+cat "$figures"
