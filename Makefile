@@ -82,6 +82,12 @@ logs: ## Follow what the containers say
 .env:
 	docker/make-env.sh
 
+.PHONY: flink
+flink: build/flink/flink.jar ## Flink and Beam's job server for it, in one jar (needs Java 17 and Maven)
+
+build/flink/flink.jar: docker/flink/pom.xml
+	mvn --quiet --batch-mode --file $< package
+
 .PHONY: mlflow
 mlflow: $(SYNCED) ## MLflow's UI at http://localhost:5000: parameters, curves, models and reports of all runs
 	mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI"

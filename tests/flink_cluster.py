@@ -1,0 +1,105 @@
+"""A standalone Flink cluster on this machine: a job manager, task managers, and a pool of Beam's Python workers.
+
+Each is a process of its own, as on a cluster; the folder of the artifacts is what they share.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.processes import free_port, wait_until
+
+ROOT = Path(__file__).parents[1]
+JAR = ROOT / "build" / "flink" / "flink.jar"
+CONFIG = ROOT / "docker" / "flink" / "config.yaml"
+_MAIN = {
+    "job-manager": "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
+    "task-manager": "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+}
+
+
+@dataclass
+class FlinkCluster:
+    """A running cluster."""
+
+    folder: Path
+    master: str
+    workers: str
+    task_managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def beam_arguments(self, parallelism: int) -> list[str]:
+        """Return what makes Beam run a job here."""
+        return [
+            "--runner=FlinkRunner", f"--flink_master={self.master}", f"--flink_job_server_jar={JAR}",
+            f"--parallelism={parallelism}", "--environment_type=EXTERNAL", f"--environment_config={self.workers}",
+        ]  # fmt: skip
+
+    def overview(self) -> dict[str, int]:
+        """Return Flink's own count of task managers, slots and jobs."""
+        with urlopen(f"http://{self.master}/overview", timeout=5) as answer:
+            return dict(json.load(answer))
+
+    def start(self, role: str) -> subprocess.Popen[bytes]:
+        """Start a Java process of the cluster."""
+        command = ["java", "-Xmx512m", "-cp", str(JAR), _MAIN[role], "--configDir", str(self.folder)]
+        with (self.folder / f"{role}.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def add_task_manager(self) -> None:
+        """Start one more task manager and wait until it has registered."""
+        self.task_managers.append(self.start("task-manager"))
+        wait_until(lambda: self._ready() == len(self.task_managers), seconds=120)
+
+    def _ready(self) -> int:
+        try:
+            return self.overview()["taskmanagers"]
+        except OSError:
+            return -1
+
+
+@contextmanager
+def flink_cluster(folder: Path, task_managers: int) -> Iterator[FlinkCluster]:
+    """Run a cluster while the block lasts."""
+    rest, rpc, pool = free_port(), free_port(), free_port()
+    addresses = {"jobmanager.rpc.address": "localhost", "jobmanager.rpc.port": rpc, "rest.port": rest}
+    lines = "".join(f"{name}: {value}\n" for name, value in addresses.items())
+    (folder / CONFIG.name).write_text(CONFIG.read_text() + lines)
+    cluster = FlinkCluster(folder, f"localhost:{rest}", f"localhost:{pool}")
+    with ExitStack() as running:
+        running.enter_context(_ended(_worker_pool(folder, pool)))
+        running.enter_context(_ended(cluster.start("job-manager")))
+        for _ in range(task_managers):
+            cluster.add_task_manager()
+            running.enter_context(_ended(cluster.task_managers[-1]))
+        yield cluster
+
+
+def _worker_pool(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    # It starts its workers by the name `python`.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (folder / "worker-pool.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def missing() -> str | None:
+    """Return what is not here of what a cluster needs."""
+    if shutil.which("java") is None:
+        return "no Java"
+    return None if JAR.exists() else "`make flink` has not been run"
