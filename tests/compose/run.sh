@@ -38,7 +38,8 @@ up() {
   figure "$1" "$((SECONDS - started)) s"
 }
 
-sql() { $compose exec -T postgres psql -U captionflow -d "$1" -Atc "$2" 2> /dev/null; }
+# shellcheck disable=SC2016  # for the container's shell
+sql() { $compose exec -T postgres sh -c 'PGPASSWORD=$POSTGRES_PASSWORD psql -U captionflow -d "$0" -Atc "$1"' "$@" 2> /dev/null; }
 task_is() { [ "$(sql captionflow "SELECT state FROM task_instance WHERE run_id = '$1' AND task_id = '$2'")" = "$3" ]; }
 run_ended() {
   local state
