@@ -10,6 +10,8 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 
+from tests.test_dag import Airflow, conf_for
+
 # Each store is used from a process of its own, as a user would, with the environment its client reads.
 CODE = """
 import sys, fsspec
@@ -52,14 +54,10 @@ def gs() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["s3", "gs"])
-def test_sources_images_and_artifacts_may_live_in_a_bucket(
-    store: str, request: pytest.FixtureRequest, small_sample: Path
-) -> None:
-    environment = {**os.environ, **request.getfixturevalue(store)}
+def test_sources_images_and_artifacts_may_live_in_a_bucket(s3: dict[str, str], small_sample: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CODE, f"{store}://bucket", str(small_sample)],
-        env=environment, capture_output=True, text=True, check=False, timeout=200,
+        [sys.executable, "-c", CODE, "s3://bucket", str(small_sample)],
+        env=os.environ | s3, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     shards = [f"{split}/00000-of-00001" for split in ("test", "train", "val")]
@@ -70,3 +68,31 @@ def test_sources_images_and_artifacts_may_live_in_a_bucket(
         *(f"bucket/run/preprocessed/rejects/{shard}.jsonl" for shard in shards),
         *(f"bucket/run/preprocessed/{shard}.avro" for shard in shards),
     ]
+
+
+@pytest.mark.slow
+def test_the_whole_dag_runs_with_its_artifacts_in_a_bucket(
+    gs: dict[str, str], small_sample: Path, tmp_path: Path
+) -> None:
+    airflow = Airflow(tmp_path)
+    airflow.env |= gs
+    bucket = "gs://bucket"
+    code = "import fsspec, sys; fs = fsspec.filesystem('gs'); fs.mkdir('bucket'); fs.put(*sys.argv[1:], recursive=True)"
+    subprocess.run([sys.executable, "-c", code, str(small_sample), "bucket/sample"], env=airflow.env, check=True)
+    conf = {
+        **conf_for(small_sample),
+        "artifact_root": f"{bucket}/artifacts",
+        "sources": [f"{bucket}/sample/captions.json"],
+        "image_root": [f"{bucket}/sample/images"],
+        "allow_url_prefix": [bucket],
+    }
+    done = airflow.run(*airflow.dag_test(conf))
+    assert done.returncode == 0, done.stderr[-2000:]
+    evaluation = airflow.xcoms()["evaluate"]
+    assert evaluation.startswith(f"{bucket}/artifacts/image_captioning/")
+    lineage = subprocess.run(
+        [sys.executable, "-m", "captionflow.cli", "lineage", "--verify", evaluation],
+        env=airflow.env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"{bucket}/sample/captions.json" in lineage.stdout
+    assert not airflow.artifacts.exists()
