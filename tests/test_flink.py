@@ -1,6 +1,5 @@
 """The preprocess job on a real Flink cluster: what it leaves, and what it leaves when a task manager dies."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from tests.servers import Site, send, serve
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.flink,
-    pytest.mark.skipif(flink.missing() is not None and not os.environ.get("CI"), reason=str(flink.missing())),
+    pytest.mark.skipif(flink.missing() is not None, reason=str(flink.missing())),
 ]
 
 
