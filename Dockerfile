@@ -27,6 +27,10 @@ RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/code/wheel . \
  && uv pip install --quiet --no-deps --target /opt/code /opt/code/wheel/*.whl
 
 FROM python:3.11-slim-bookworm
+# Of Debian, such as a Java for Flink.
+ARG PACKAGES=
+RUN [ -z "$PACKAGES" ] || { apt-get update && apt-get install --yes --no-install-recommends $PACKAGES \
+ && rm -rf /var/lib/apt/lists/*; }
 COPY --from=dependencies /opt/captionflow /opt/captionflow
 # Volumes that are mounted here take over who may write.
 RUN useradd --create-home --uid 1000 captionflow \

@@ -66,7 +66,7 @@ airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) ## A local Airflow with its UI at h
 COMPOSE := $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) $(if $(PROFILE),--profile $(PROFILE))
 
 .PHONY: up
-up: .env ## Airflow, PostgreSQL and MLflow in containers (it prints URL and login)
+up: .env $(if $(filter flink,$(PROFILE)),build/flink/flink.jar) ## Airflow, PostgreSQL and MLflow in containers (it prints URL and login)
 	CODE_VERSION=$$(git rev-parse --short=12 HEAD) $(COMPOSE) up --build --detach
 	@echo "Airflow  http://localhost:8080  user admin, password $$(sed -n 's/^ADMIN_PASSWORD=//p' .env)"
 	@echo "MLflow   http://localhost:5000"

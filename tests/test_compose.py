@@ -39,7 +39,7 @@ def test_a_service_comes_back_tells_its_health_and_is_bounded(name: str) -> None
 
 
 def test_all_of_it_fits_into_6_gigabytes() -> None:
-    limits = [service["mem_limit"] for service in STAYING.values()]
+    limits = [service["mem_limit"] for service in STAYING.values() if "profiles" not in service]
     assert sum(int(limit[:-1]) * MEGABYTES[limit[-1]] for limit in limits) <= 6 * 1024
 
 
