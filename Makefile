@@ -18,12 +18,12 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/.airflow/mlflow.db
 # A sync worker would wait for the spare connection that a browser opens, and hold up the page.
 export AIRFLOW__WEBSERVER__WORKER_CLASS := gthread
-export CAPTIONFLOW_MLFLOW_UI := http://localhost:5000
+export CAPTIONFLOW_MLFLOW_UI ?= http://localhost:5000
 export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 
 SYNCED := .venv/.synced
-DATABASE := .airflow/airflow.db
+DATABASE := $(AIRFLOW_HOME)/airflow.db
 SAMPLE := $(ROOT)/sample/manifest.json
 SAMPLE_CSV := $(ROOT)/sample_csv/manifest.json
 
@@ -63,21 +63,21 @@ bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENC
 airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
 	airflow standalone
 
-COMPOSE := $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) $(if $(PROFILE),--profile $(PROFILE))
+COMPOSE := $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose)
 
 .PHONY: up
 up: .env $(if $(filter flink,$(PROFILE)),build/flink/flink.jar) ## Airflow, PostgreSQL and MLflow in containers (it prints URL and login)
-	CODE_VERSION=$$(git rev-parse --short=12 HEAD) $(COMPOSE) up --build --detach
+	CODE_VERSION=$$(docker/code-version.sh) $(COMPOSE) $(if $(PROFILE),--profile $(PROFILE)) up --build --detach
 	@echo "Airflow  http://localhost:8080  user admin, password $$(sed -n 's/^ADMIN_PASSWORD=//p' .env)"
 	@echo "MLflow   http://localhost:5000"
 
 .PHONY: down
 down: ## Stop the containers; what they made stays
-	$(COMPOSE) down
+	$(COMPOSE) --profile flink down
 
 .PHONY: logs
 logs: ## Follow what the containers say
-	$(COMPOSE) logs --follow --tail 100
+	$(COMPOSE) --profile flink logs --follow --tail 100
 
 .env:
 	docker/make-env.sh

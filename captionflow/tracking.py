@@ -7,6 +7,7 @@ server that fails is told of in a warning, and the step goes on without it.
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _DIGEST_LENGTH = 36
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
 class Tracking:
@@ -35,6 +37,7 @@ class Tracking:
 
     def __init__(self) -> None:
         self._client: Any = None
+        self._failed = False
         self.note: dict[str, dict[str, str]] = {}
 
     def start(self, draft: Draft, earlier: Mapping[str, Any] | None) -> None:
@@ -48,19 +51,26 @@ class Tracking:
             self._tell(draft)
 
     def _unscored(self, earlier: Mapping[str, Any] | None) -> Any:
+        from mlflow.exceptions import MlflowException
+
         if not earlier:
             return None
-        run = self._client.get_run(earlier["run_id"])
-        return None if f"{EVALUATION}_uri" in run.data.tags else run
+        try:
+            run = self._client.get_run(earlier["run_id"])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None  # the model was tracked elsewhere
+        is_open = run.info.lifecycle_stage == "active" and f"{EVALUATION}_uri" not in run.data.tags
+        return run if is_open else None
 
     def _tell(self, draft: Draft) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
-        told = {f"{draft.kind}_uri": draft.uri, "code_version": draft.code_version}
         self._call(
             "log_batch",
             params=[Param(name, json.dumps(value)) for name, value in draft.parameters.items()],
-            tags=[RunTag(name, value) for name, value in told.items()],
+            tags=[RunTag("code_version", draft.code_version)],
         )
         datasets = [
             DatasetInput(
@@ -79,8 +89,11 @@ class Tracking:
 
     def result(self, uri: str, manifest: Manifest) -> None:
         """Log a committed artifact: its metrics and its files."""
+        if self._client is None:
+            return
         self.metrics(manifest.metrics)
         with self._forgiven(), TemporaryDirectory() as folder:
+            self._call("set_tag", key=f"{manifest.kind}_uri", value=uri)
             artifact = open_artifact(uri)
             for file in manifest.files:
                 path = Path(folder, file.path)
@@ -89,12 +102,13 @@ class Tracking:
             self._call("log_artifacts", local_dir=folder, artifact_path=manifest.kind)
 
     def end(self, status: str) -> None:
-        """Close the run as FINISHED or FAILED."""
+        """Close the run as FINISHED or FAILED, whatever failed on the way."""
+        self._failed = False
         with self._forgiven():
             self._call("set_terminated", status=status)
 
     def _call(self, method: str, **arguments: Any) -> None:
-        if self._client:
+        if self.note and not self._failed:
             getattr(self._client, method)(self.note[NOTE]["run_id"], **arguments)
 
     @contextmanager
@@ -102,8 +116,9 @@ class Tracking:
         try:
             yield
         except Exception as error:
-            _LOG.warning("MLflow: %s; the rest of this step is not tracked", str(error).strip().partition("\n")[0])
-            self._client = None
+            reason = _CREDENTIALS.sub("//", str(error).strip().partition("\n")[0])
+            _LOG.warning("MLflow: %s; the rest of this step is not tracked", reason)
+            self._failed = True
 
 
 @contextmanager

@@ -6,9 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 registry=${1:+${1%/}/}
-# As captionflow.artifacts.code_version tells one state of the code from another.
-version=$(git rev-parse --short=12 HEAD)
-git diff --quiet HEAD || version=$version.dirty.$(printf %s "$(git diff HEAD)" | sha256sum | cut -c1-8)
+version=$(docker/code-version.sh)
 for file in kfp_pipeline/components/*/component.yaml; do
   image=$registry$(sed -n 's/^ *image: //p' "$file")
   image=${image%:*}:${2:-${image##*:}}

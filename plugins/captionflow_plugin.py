@@ -1,5 +1,6 @@
 """What a task's page in Airflow links to: its run in MLflow, and the evaluation report, served by Airflow itself."""
 
+import logging
 import os
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -13,10 +14,11 @@ from airflow.utils.xcom import XCOM_RETURN_KEY
 from flask import Blueprint, Response, abort
 
 from captionflow.artifacts import Artifact, open_artifact
-from captionflow.errors import InvalidInputError
 from captionflow.kinds import EVALUATION, REPORT
 from captionflow.tracking import NOTE
 
+_LOG = logging.getLogger(__name__)
+_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 REPORTS = Blueprint("captionflow", __name__, url_prefix="/captionflow")
 
 
@@ -52,7 +54,8 @@ def _artifact(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | No
     uri = XCom.get_value(ti_key=ti_key, key=XCOM_RETURN_KEY)
     try:
         return open_artifact(uri, kind) if isinstance(uri, str) else None
-    except InvalidInputError:
+    except Exception as error:  # each store's client has errors of its own
+        _LOG.warning("%s: %s", uri, error)
         return None
 
 
@@ -70,7 +73,7 @@ def _report(dag_id: str, run_id: str, task_id: str) -> Response:
     if artifact is None:
         abort(404)
     # Its captions are strangers' words: nothing in it may act as Airflow's own page.
-    return Response(artifact.read(REPORT), mimetype="text/html", headers={"Content-Security-Policy": "sandbox"})
+    return Response(artifact.read(REPORT), mimetype="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 class CaptionFlowPlugin(AirflowPlugin):

@@ -46,6 +46,11 @@ class FlinkCluster:
         with urlopen(f"http://{self.master}/overview", timeout=5) as answer:
             return dict(json.load(answer))
 
+    def busy_task_managers(self) -> int:
+        """Return how many task managers have a part of a job in hand."""
+        with urlopen(f"http://{self.master}/taskmanagers", timeout=5) as answer:
+            return sum(each["freeSlots"] < each["slotsNumber"] for each in json.load(answer)["taskmanagers"])
+
     def start(self, role: str) -> subprocess.Popen[bytes]:
         """Start a Java process of the cluster."""
         command = ["java", "-Xmx512m", "-cp", str(JAR), _MAIN[role], "--configDir", str(self.folder)]

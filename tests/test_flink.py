@@ -16,6 +16,7 @@ from captionflow.ingest import ingest
 from captionflow.kinds import PREPROCESSED
 from captionflow.parameters import IngestParameters, PreprocessParameters, SampleParameters
 from captionflow.sample import sample
+from captionflow.shards import PROGRESS
 from tests import flink_cluster as flink
 from tests.processes import wait_until
 from tests.servers import Site, send, serve
@@ -128,7 +129,8 @@ def test_a_killed_task_manager_costs_time_and_nothing_else(
     site.pages = {path: gated(body) for path, body in pages.items()}
     job = subprocess.Popen(command(source, tmp_path / "out", parameters, *cluster.beam_arguments(2)))
     try:
-        wait_until(lambda: any((tmp_path / "out" / "train").glob("*")), seconds=180)
+        wait_until(lambda: any((tmp_path / "out" / PROGRESS).rglob("*.json")), seconds=180)
+        assert cluster.busy_task_managers() == 2
         cluster.task_managers[0].send_signal(signal.SIGKILL)
         gate.opened.set()
         assert job.wait(300) == 0
@@ -138,3 +140,4 @@ def test_a_killed_task_manager_costs_time_and_nothing_else(
         job.kill()
     assert digest(tmp_path / "out") == expected
     assert cluster.overview()["taskmanagers"] == 1
+    assert open_artifact(str(tmp_path / "out")).manifest.run["images_resumed"] > 0

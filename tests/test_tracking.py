@@ -103,12 +103,38 @@ def test_a_step_that_fails_is_a_failed_run(store: str, trainable: str, tmp_path:
     assert run.info.status == "FAILED"
 
 
+def test_an_evaluation_tried_again_goes_on_in_the_same_run(store: str, trainable: str, tmp_path: Path) -> None:
+    model = train(trainable, str(tmp_path / "one" / "model"), PARAMETERS)
+    output = str(tmp_path / "one" / "evaluation")
+    shards = list(Path(trainable).glob("test/*.avro"))
+    for shard in shards:
+        shard.rename(shard.with_suffix(".away"))
+    with pytest.raises(FileNotFoundError):
+        evaluate(model, trainable, output, EvaluateParameters())
+    for shard in shards:
+        shard.with_suffix(".away").rename(shard)
+    assert_tracked(store, trainable, model, evaluate(model, trainable, output, EvaluateParameters()))
+
+
+def test_a_model_that_was_tracked_elsewhere_is_evaluated_in_a_run_of_its_own(
+    store: str, trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = train(trainable, str(tmp_path / "one" / "model"), PARAMETERS)
+    other = f"sqlite:///{tmp_path}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    evaluation = evaluate(model, trainable, str(tmp_path / "one" / "evaluation"), EvaluateParameters())
+    (run,) = runs_of(other)
+    assert run.data.tags["evaluation_uri"] == evaluation
+    assert run.info.status == "FINISHED"
+
+
 def test_a_server_that_is_away_holds_nothing_up(
     trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:hidden-word@127.0.0.1:1")
     model = train(trainable, str(tmp_path / "model"), PARAMETERS)
     assert NOTE not in open_artifact(model).manifest.run
     (warning,) = [record for record in caplog.records if record.name == "captionflow.tracking"]
     assert warning.getMessage().startswith("MLflow: ")
     assert "\n" not in warning.getMessage()
+    assert "hidden-word" not in warning.getMessage()

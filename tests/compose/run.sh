@@ -13,7 +13,7 @@ quick='{"epochs": 4, "width": 64, "encoder_depth": 1, "decoder_depth": 1}'
 say() { printf '\n== %s\n' "$*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 figure() { printf '%-24s %s\n' "$1" "$2" | tee -a "$figures"; }
-clean_up() { $compose down --volumes 2> /dev/null; rm -f "$figures"; }
+clean_up() { $compose down --volumes 2> /dev/null; rm -f "$figures"*; }
 
 # wait_for WHAT COMMAND...: until the command succeeds, at most 20 minutes
 wait_for() {
@@ -52,9 +52,9 @@ trigger() { $compose exec -T airflow-scheduler airflow dags trigger "$1" --run-i
 succeeds() { wait_for "the end of run $1" run_ended "$1"; }
 
 say "from nothing"
+make --silent .env  # without it Compose refuses to do anything
 clean_up
 trap clean_up EXIT
-make --silent .env
 started=$SECONDS
 $compose build --quiet airflow-init > /dev/null
 figure "build" "$((SECONDS - started)) s"
@@ -113,15 +113,20 @@ done
 say "no secret in repository, logs or image"
 secrets=$(cut -d= -f2- .env)
 $compose logs --no-color >> "$figures.logs" 2>&1
-found() { grep -lFf <(echo "$secrets") "$@"; }
-! found "$figures.logs" || fail "a secret is in the logs"
-rm "$figures.logs"
-! git grep -lFf <(echo "$secrets") || fail "a secret is in the repository"
-! docker image history --no-trunc captionflow | grep -Ff <(echo "$secrets") || fail "a secret is in the image's history"
-in_container='grep -rlFf - /opt/code /home/captionflow /artifacts'
-! $compose exec -T airflow-scheduler sh -c "$in_container" <<< "$secrets" || fail "a secret is in the tasks' logs or the artifacts"
-! docker run --rm --interactive captionflow sh -c 'grep -rlFf - /opt/code /home /etc 2> /dev/null' <<< "$secrets" \
-  || fail "a secret is in the image"
-
+cp .env "$figures.planted"
+# nowhere WHAT COMMAND...: the command, given the secrets to look for, prints nothing
+nowhere() {
+  local what=$1 found
+  shift
+  found=$("$@" <<< "$secrets" 2> /dev/null) || true
+  [ -z "$found" ] || fail "a secret is in $what: $found"
+}
+(nowhere "the file where it was put" grep -lFf - "$figures.planted") 2> /dev/null && fail "the search finds nothing"
+nowhere "the stack's logs" grep -lFf - "$figures.logs"
+nowhere "the repository" git grep -lFf -
+nowhere "the image's history" grep -lFf - <(docker image history --no-trunc captionflow)
+nowhere "the tasks' logs or the artifacts" \
+  docker exec --interactive "$($compose ps -q airflow-scheduler)" grep -rlFf - /opt/code /home/captionflow /artifacts
+nowhere "the image" docker run --rm --interactive captionflow grep -rlFf - /opt/code /home /etc
 say "all passed"
 cat "$figures"

@@ -78,8 +78,10 @@ def local_stack(folder: Path, programs: Path) -> Iterator[Stack]:
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            wait_until(lambda: answers(f"{url}/health"), START_SECONDS)
+            wait_until(lambda: answers(f"{url}/health") or process.poll() is not None, START_SECONDS)
+            assert process.poll() is None, (folder / "airflow.log").read_text()[-3000:]
             yield Stack(url, (folder / "airflow" / "standalone_admin_password.txt").read_text())
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
