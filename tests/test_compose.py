@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from captionflow.artifacts import code_version
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
@@ -60,3 +62,11 @@ def test_secrets_are_random_and_for_the_owner_alone(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[\w-]{20,}", first[name]) for name in first.keys() - {"FERNET_KEY"})
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
     assert ".env" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def test_images_are_told_the_version_that_the_checkout_would_tell() -> None:
+    _, _, of_checkout = code_version().partition("+g")
+    if not of_checkout:
+        pytest.skip("this is no git checkout")
+    done = subprocess.run([ROOT / "docker" / "code-version.sh"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == of_checkout
