@@ -23,7 +23,7 @@ export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 
 SYNCED := .venv/.synced
-DATABASE := $(AIRFLOW_HOME)/airflow.db
+DATABASE := .airflow/airflow.db
 SAMPLE := $(ROOT)/sample/manifest.json
 SAMPLE_CSV := $(ROOT)/sample_csv/manifest.json
 
