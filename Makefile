@@ -15,15 +15,17 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
 export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
-export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/.airflow/mlflow.db
+export MLFLOW_TRACKING_URI ?= sqlite:///$(AIRFLOW_HOME)/mlflow.db
 # A sync worker would wait for the spare connection that a browser opens, and hold up the page.
 export AIRFLOW__WEBSERVER__WORKER_CLASS := gthread
+# The webserver's workers would share a connection of the pool, and hang.
+export AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_ENABLED := False
 export CAPTIONFLOW_MLFLOW_UI ?= http://localhost:5000
 export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 
 SYNCED := .venv/.synced
-DATABASE := .airflow/airflow.db
+DATABASE := $(AIRFLOW_HOME)/airflow.db
 SAMPLE := $(ROOT)/sample/manifest.json
 SAMPLE_CSV := $(ROOT)/sample_csv/manifest.json
 

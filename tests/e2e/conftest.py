@@ -6,10 +6,11 @@ CAPTIONFLOW_E2E_URL and CAPTIONFLOW_E2E_PASSWORD name a running one; without the
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwright
 
 from tests.e2e.local_stack import Stack, local_stack, postgres_programs
 
@@ -52,10 +53,10 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-@pytest.fixture
-def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
-    """A page of somebody who has not logged in."""
-    context = browser.new_context(base_url=stack.url, viewport={"width": 1280, "height": 900})
+@contextmanager
+def new_page(browser: Browser, stack: Stack, state: StorageState | None = None) -> Iterator[Page]:
+    """Open a page with cookies of its own."""
+    context = browser.new_context(base_url=stack.url, viewport={"width": 1280, "height": 900}, storage_state=state)
     context.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     yield context.new_page()
@@ -63,11 +64,27 @@ def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
 
 
 @pytest.fixture
-def page(stranger: Page, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """A page of somebody who has not logged in."""
+    with new_page(browser, stack) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def logged_in(browser: Browser, stack: Stack) -> StorageState:
+    """The cookies of the admin: Airflow refuses more than five logins in 40 seconds."""
+    with new_page(browser, stack) as page:
+        log_in(page, stack.password)
+        page.wait_for_url("**/home")
+        return page.context.storage_state()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, logged_in: StorageState, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page of the admin; a picture of how it stood at the end is kept."""
-    log_in(stranger, stack.password)
-    yield stranger
-    stranger.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
+    with new_page(browser, stack, logged_in) as page:
+        yield page
+        page.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
 
 
 def log_in(page: Page, password: str) -> None:

@@ -25,6 +25,7 @@ class Stack:
 
     url: str
     password: str
+    process_group: int | None = None  # where it was started here
 
 
 def postgres_programs() -> Path | None:
@@ -80,7 +81,7 @@ def local_stack(folder: Path, programs: Path) -> Iterator[Stack]:
         try:
             wait_until(lambda: answers(f"{url}/health") or process.poll() is not None, START_SECONDS)
             assert process.poll() is None, (folder / "airflow.log").read_text()[-3000:]
-            yield Stack(url, (folder / "airflow" / "standalone_admin_password.txt").read_text())
+            yield Stack(url, (folder / "airflow" / "standalone_admin_password.txt").read_text(), process.pid)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)

@@ -1,12 +1,16 @@
 """What most people will meet first: Airflow's own pages, in a real browser."""
 
 import re
+import subprocess
+from collections import defaultdict
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import SCREENSHOTS, log_in
+from tests.e2e.local_stack import Stack
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +46,22 @@ def test_nobody_comes_in_without_the_password(stranger: Page) -> None:
     for path in ("/home", "/captionflow/report/image_captioning/some_run/evaluate"):
         stranger.goto(path)
         expect(stranger).to_have_url(re.compile("/login/"))
+
+
+def test_webserver_processes_share_no_database_connection(stack: Stack) -> None:
+    """One of two that ask at the same moment would get both answers, the other none: its pages hang."""
+    if stack.process_group is None:
+        pytest.skip("the stack was not started here")
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    connected = {f"socket:[{row[6]}]" for row in rows if row[5] == "03"}
+    owners: dict[str, set[str]] = defaultdict(set)
+    found = ["pgrep", "--pgroup", str(stack.process_group), "--full", "airflow-webserver"]
+    pids = subprocess.run(found, check=True, capture_output=True, text=True).stdout.split()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            owners[str(descriptor.readlink())].add(pid)
+    assert len(pids) > 1
+    assert [owners[socket] for socket in connected if len(owners[socket]) > 1] == []
 
 
 def test_both_dags_are_there_and_imported_without_error(page: Page) -> None:
