@@ -8,6 +8,7 @@ Options that are not the job's own go to Beam, so `--runner`, `--direct_num_work
 
 import argparse
 import io
+import json
 import logging
 import os
 import re
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("beam_jobs.preprocess")  # also when this file is run as __main__
 
 _DIRECT = "DirectRunner"
+_DATAFLOW = "DataflowRunner"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -126,14 +128,25 @@ def _run(
 
 @contextmanager
 def _step_failures_in_one_line() -> Iterator[None]:
-    """Find the StepFailedError of a worker in whatever error the runner made of it."""
+    """Find the StepFailedError of a worker, or the refusal of a Google API, in whatever error the runner made of it."""
     try:
         yield
     except Exception as error:
+        if type(error).__module__.startswith("apitools."):
+            raise StepFailedError(f"Dataflow: {_refusal(error)}") from error
         found = re.search(r"StepFailedError: (.*?)(?: \[while running|$)", f"{type(error).__name__}: {error}", re.M)
         if found:
             raise StepFailedError(found[1]) from error
         raise
+
+
+def _refusal(error: Exception) -> str:
+    """Return the message in a Google API's answer, or all of the error."""
+    # https://cloud.google.com/apis/design/errors#http_mapping
+    try:
+        return str(json.loads(error.content)["error"]["message"])  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return str(error)
 
 
 def beam_options(arguments: list[str]) -> "PipelineOptions":
@@ -142,7 +155,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     Raises:
         InvalidInputError: a wrong value, an unknown name or a stray word, in one line instead of Beam's page of usage.
     """
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
     for before, word in pairwise(["", *arguments]):
         if not word.startswith("-") and (not before.startswith("--") or "=" in before):
@@ -154,11 +167,13 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
             known = options.get_all_options()
     except SystemExit as error:
         raise InvalidInputError(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
+    # Workers import what they run; nothing of the main module need be pickled for them.
+    options.view_as(SetupOptions).save_main_session = False
     # A portable runner may bring options of its own, which only its job server knows.
     standard = options.view_as(StandardOptions)
     runner = standard.runner or _DIRECT
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
-    if unknown and runner in (_DIRECT, "DataflowRunner"):
+    if unknown and runner in (_DIRECT, _DATAFLOW):
         raise InvalidInputError(
             f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
         )
@@ -193,7 +208,8 @@ def preprocess(
     if exit_with_parent:
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     # Progress, also from worker processes; Beam's own chatter stays at warnings.
-    for name in ("beam_jobs", "captionflow"):
+    # Airflow's operator reads the id of a Dataflow job in what its client logs.
+    for name in ("beam_jobs", "captionflow", "apache_beam.runners.dataflow.internal.apiclient"):
         logging.getLogger(name).setLevel(logging.INFO)
     arguments = [*context.args, *items("beam_args", beam_args or [])]
     return run(ingested, output, parameters, arguments, earlier.reuse)

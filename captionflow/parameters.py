@@ -275,16 +275,28 @@ class ReuseParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeamParameters(Parameters):
+class DataflowParameters(Parameters):
+    """Where a Dataflow job runs, and as whom."""
+
+    gcp_project_id: str | None = parameter(None, "Google Cloud project of a Dataflow job.")
+    region: str | None = parameter(None, "Google Cloud region of a Dataflow job, such as europe-west4.")
+    dataflow_staging_root: str | None = parameter(
+        None, "Folder in Cloud Storage for the temporary files of a Dataflow job."
+    )
+    dataflow_service_account: str | None = parameter(
+        None, "E-mail of the service account that Dataflow's workers act as; the project's default one if empty."
+    )
+    dataflow_worker_image: str | None = parameter(
+        None, "Image of Dataflow's workers, with this package in Beam's own; it spares installing when a job starts."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamParameters(DataflowParameters):
     """Where the preprocess job runs, for callers that do not speak Beam's own options."""
 
     beam_runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] = parameter(
         "DirectRunner", "Where the preprocess job runs; DirectRunner is the machine that starts it."
-    )
-    gcp_project_id: str | None = parameter(None, "Google Cloud project of a Dataflow job.")
-    region: str | None = parameter(None, "Google Cloud region of a Dataflow job.")
-    dataflow_staging_root: str | None = parameter(
-        None, "Folder in Cloud Storage for the temporary files of a Dataflow job."
     )
     beam_args: tuple[str, ...] = parameter((), "Further Beam options, such as --direct_num_workers=2.")
 

@@ -5,6 +5,7 @@ Wiring only. What each task does is in `captionflow` and `beam_jobs`, imported w
 
 import os
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from airflow.decorators import dag, task
 from airflow.models.param import Param
 from airflow.operators.python import get_current_context
 from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
-from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
 from captionflow_plugin import MlflowRunLink, ReportLink
+from dataflow_job import BeamOperator, job_name, label
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
+from captionflow.errors import InvalidInputError
 from captionflow.kinds import ARTIFACT_ROOT_MEANING, EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
 from captionflow.parameters import (
     BeamParameters,
+    DataflowParameters,
     EvaluateParameters,
     IngestParameters,
     PreprocessParameters,
@@ -47,6 +50,7 @@ PARAMS = {
     ),
     **form(PreprocessParameters, "2 Preprocess", allow_url_prefix=[SAMPLE_IMAGES]),
     **form(ReuseParameters, "2 Preprocess"),
+    **form(DataflowParameters, "5 Dataflow"),
     **form(TrainParameters, "3 Train"),
     **form(EvaluateParameters, "4 Evaluate"),
 }
@@ -64,15 +68,51 @@ def option(name: str, schema: dict[str, Any]) -> str:
 
 
 def prepare_beam(context: Context) -> None:
-    """Check the job's parameters before Beam starts, and add the form's Beam options."""
+    """Check the job's parameters before Beam starts, and add what the form says of Beam."""
+    params, task = context["params"], context["task"]
     with no_retry_in_vain():
         from beam_jobs.preprocess import beam_options
 
-        options = dict(context["params"]["beam_options"])
-        PreprocessParameters.from_mapping(context["params"])
-        beam_options([f"--runner={context['params']['runner']}", *beam_options_to_args(options)])
+        options = dict(params["beam_options"])
+        PreprocessParameters.from_mapping(params)
+        if params["runner"] == "DataflowRunner":
+            options |= dataflow_options(params)
+            configure_dataflow(context)
+        beam_options([f"--runner={params['runner']}", *beam_options_to_args(options)])
     # A task that times out leaves its process behind; two jobs must not work on one artifact.
-    context["task"].default_pipeline_options = {**options, "exit-with-parent": True}
+    task.default_pipeline_options = {**options, "exit-with-parent": True}
+
+
+def configure_dataflow(context: Context) -> None:
+    """Give the job the run's name and labels."""
+    params, task, run = context["params"], context["task"], (context["dag"].dag_id, context["run_id"])
+    task.dataflow_config = {
+        "project_id": params["gcp_project_id"],
+        "location": params["region"],
+        "job_name": job_name(*run),
+        "append_job_name": False,
+    }
+    task.pipeline_options["labels"] = dict(zip(("airflow-dag", "airflow-run"), map(label, run), strict=True))
+
+
+def dataflow_options(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return Beam's options for a Dataflow job.
+
+    Raises:
+        InvalidInputError: Dataflow cannot do with what the form says.
+    """
+    dataflow = DataflowParameters.from_mapping(params)
+    for name in ("region", "dataflow_staging_root"):
+        if not getattr(dataflow, name):
+            raise InvalidInputError(f"{name}: DataflowRunner needs it")
+    if not params["artifact_root"].startswith("gs://"):
+        raise InvalidInputError(f"artifact_root: Dataflow's workers do not reach {params['artifact_root']}, but gs://…")
+    named = {
+        "temp_location": dataflow.dataflow_staging_root,
+        "service_account_email": dataflow.dataflow_service_account,
+        "sdk_container_image": dataflow.dataflow_worker_image,
+    }
+    return {name: value for name, value in named.items() if value}
 
 
 def publish_uri(context: Context, result: Any) -> None:
@@ -130,7 +170,7 @@ def image_captioning() -> None:
             parameters = EvaluateParameters.from_mapping(get_current_context()["params"])
             return evaluate(model, preprocessed, output, parameters)
 
-    preprocess = BeamRunPythonPipelineOperator(
+    preprocess = BeamOperator(
         task_id="preprocess",
         py_file=str(Path(beam_jobs.__file__).parent / "preprocess.py"),
         py_interpreter=sys.executable,

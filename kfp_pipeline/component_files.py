@@ -89,6 +89,8 @@ STEPS = (
             "gcp_project_id": "--project",
             "region": "--region",
             "dataflow_staging_root": "--temp_location",
+            "dataflow_service_account": "--service_account_email",
+            "dataflow_worker_image": "--sdk_container_image",
         },
     ),
     Step(

@@ -1,5 +1,6 @@
 """A real HTTP server for tests, which serves what it is given and counts what it is asked for."""
 
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class Site:
 
 
 @contextmanager
-def serve(site: Site | None = None) -> Iterator[Site]:
+def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     """Run a server on a free port of 127.0.0.1 while the block lasts."""
     site = site or Site()
 
@@ -50,6 +51,9 @@ def serve(site: Site | None = None) -> Iterator[Site]:
             site.reply(self)
 
         def do_POST(self) -> None:
+            site.reply(self)
+
+        def do_PUT(self) -> None:
             site.reply(self)
 
         def do_HEAD(self) -> None:
@@ -64,7 +68,9 @@ def serve(site: Site | None = None) -> Iterator[Site]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        site.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        site.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

@@ -1,0 +1,204 @@
+"""The DAG with its preprocess job on Dataflow, whose API is stood for at the wire."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from gcp_storage_emulator.server import create_server
+
+from tests.google_cloud import Dataflow, dataflow
+from tests.processes import wait_until
+from tests.test_dag import RUN_AT, Airflow, conf_for
+
+pytestmark = pytest.mark.slow
+
+BUCKET = "gs://bucket"
+PLACE = {
+    "artifact_root": f"{BUCKET}/artifacts",
+    "runner": "DataflowRunner",
+    "gcp_project_id": "a-project",
+    "region": "europe-west4",
+    "dataflow_staging_root": f"{BUCKET}/staging",
+    "dataflow_service_account": "worker@a-project",
+    "dataflow_worker_image": "europe-west4-docker.pkg.dev/a-project/images/captionflow-worker:1",
+    "beam_options": {"max_num_workers": 7},
+}
+
+
+# Of what DirectRunner makes of the same captions, and of what is there.
+DIGESTS = """
+import json, sys
+from beam_jobs.preprocess import run
+from captionflow.artifacts import open_artifact
+from captionflow.parameters import PreprocessParameters
+ingested, preprocessed, conf = sys.argv[1:]
+direct = run(ingested, "gs://bucket/direct", PreprocessParameters.from_mapping(json.loads(conf)), [])
+print(*(open_artifact(uri).manifest.sha256 for uri in (direct, preprocessed)))
+"""
+
+
+# What the button on the task's page does.
+MARK_FAILED = """
+import sys
+from airflow.models.dagbag import DagBag
+DagBag().get_dag("image_captioning").set_task_instance_state(
+    task_id="preprocess", run_id=sys.argv[1], state="failed", commit=True
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """An Airflow whose gs:// is an emulator."""
+    store = create_server("127.0.0.1", 0, in_memory=True)
+    store.start()
+    host, port = store._api._httpd.server_address
+    airflow = Airflow(tmp_path_factory.mktemp("airflow"))
+    # The scheduler starts tasks by the name `airflow`.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    airflow.env |= {"STORAGE_EMULATOR_HOST": f"http://{host}:{port}", "PATH": path}
+    code = "import fsspec; fsspec.filesystem('gs').mkdir('bucket')"
+    subprocess.run([sys.executable, "-c", code], env=airflow.env, check=True)
+    yield airflow
+    store.stop()
+
+
+@pytest.fixture
+def google(airflow: Airflow, tmp_path: Path) -> Iterator[Dataflow]:
+    before = airflow.env
+    airflow.env = dict(before)
+    with dataflow(tmp_path, airflow.env) as service:
+        yield service
+    airflow.env = before
+
+
+def conf(sample: Path, **changes: Any) -> dict[str, Any]:
+    return conf_for(sample, **PLACE, **changes)
+
+
+class Run:
+    """One `airflow dags test`, and what it has said so far."""
+
+    def __init__(self, airflow: Airflow, sample: Path, log: Path) -> None:
+        self.log = log
+        command = airflow.command(*airflow.dag_test(conf(sample)))
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(command, env=airflow.env, stdout=sink, stderr=sink, start_new_session=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill it with all it has started, as a lost machine does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def says(self, words: str) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        return words in self.log.read_text()
+
+    def until(self, words: str) -> None:
+        wait_until(lambda: self.says(words), seconds=200)
+
+
+@contextmanager
+def running(airflow: Airflow, *arguments: str) -> Iterator[None]:
+    """Run one of Airflow's services."""
+    with (airflow.home / f"{arguments[0]}.log").open("wb") as log:
+        process = subprocess.Popen(
+            airflow.command(*arguments), env=airflow.env, stdout=log, stderr=log, start_new_session=True
+        )
+    yield
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+
+
+def state_of(airflow: Airflow, run_id: str, task_id: str) -> str | None:
+    query = "SELECT state FROM task_instance WHERE run_id = ? AND task_id = ?"
+    with sqlite3.connect(airflow.home / "airflow.db") as database:
+        (found,) = database.execute(query, (run_id, task_id)).fetchone() or (None,)
+    return None if found is None else str(found)
+
+
+def test_a_retry_submits_what_was_refused_and_waits_for_the_job_of_a_lost_machine(
+    airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path
+) -> None:
+    google.refusal = 429, "Quota exceeded for quota metric 'Create requests'."
+    with Run(airflow, small_sample, tmp_path / "first.log") as run:
+        run.until("preprocess: Dataflow: Quota exceeded for quota metric 'Create requests'.")
+        google.refusal = None
+        run.until("Created job with id: [job-0]")
+        run.until("[DAG TEST] running trigger in line")
+
+    with Run(airflow, small_sample, tmp_path / "again.log") as run:
+        run.until("An earlier try's job job-0 is at work; waiting for that one")
+        (job,) = google.jobs
+        google.work(job)
+        assert run.process.wait(300) == 0, run.log.read_text()[-3000:]
+
+    preprocessed = airflow.xcoms()["preprocess"]
+    folder, kind = preprocessed.rsplit("/", 1)
+    assert (folder, kind) == (f"{BUCKET}/artifacts/image_captioning/manual__{RUN_AT}", "preprocessed")
+    digests = subprocess.run(
+        [sys.executable, "-c", DIGESTS, f"{folder}/ingested", preprocessed, json.dumps(conf(small_sample))],
+        env=airflow.env, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert len(digests) == 2
+    assert digests[0] == digests[1]
+    assert_as_asked(job)
+
+
+def assert_as_asked(job: dict[str, Any]) -> None:
+    """Check what the form's fields became in the job that was submitted."""
+    environment = job["environment"]
+    (pool,) = environment["workerPools"]
+    options = environment["sdkPipelineOptions"]["options"]
+    assert re.fullmatch(r"captionflow-image-captioning-manual-2026-01-02t03-04-05-00-00-[0-9a-f]{8}", job["name"])
+    assert job["type"] == "JOB_TYPE_BATCH"
+    assert job["labels"].items() >= {
+        "airflow-dag": "image-captioning", "airflow-run": "manual-2026-01-02t03-04-05-00-00",
+    }.items()  # fmt: skip
+    assert environment["serviceAccountEmail"] == PLACE["dataflow_service_account"]
+    assert pool["workerHarnessContainerImage"] == PLACE["dataflow_worker_image"]
+    assert pool["autoscalingSettings"] == {"maxNumWorkers": 7}
+    assert "enable_streaming_engine" not in environment["experiments"]
+    assert options["temp_location"].startswith(PLACE["dataflow_staging_root"])
+    assert [package["name"] for package in pool["packages"]] == ["submission_environment_dependencies.txt"]
+
+
+def test_a_job_that_failed_is_begun_again_and_one_that_was_cancelled_is_not(
+    airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path
+) -> None:
+    states = ("JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
+    with Run(airflow, small_sample, tmp_path / "log") as run:
+        for number, state in enumerate(states):
+            run.until(f"Created job with id: [job-{number}]")
+            google.jobs[number]["currentState"] = state
+        assert run.process.wait(200) == 1
+    for number, state in enumerate(states):
+        assert f"Job with id 'job-{number}' is in failed terminal state: {state}" in run.log.read_text()
+    assert len(google.jobs) == len(states)
+
+
+def test_a_task_that_is_stopped_while_it_waits_cancels_its_job(
+    airflow: Airflow, google: Dataflow, small_sample: Path
+) -> None:
+    airflow.run("dags", "reserialize").check_returncode()
+    airflow.run("dags", "unpause", "image_captioning").check_returncode()
+    airflow.run("dags", "trigger", "image_captioning", "--conf", json.dumps(conf(small_sample)), "--run-id", "stopped")
+    with running(airflow, "scheduler"), running(airflow, "triggerer"):
+        wait_until(lambda: state_of(airflow, "stopped", "preprocess") == "deferred", seconds=200)
+        (job,) = google.jobs
+        wait_until(lambda: job["id"] in google.polled, seconds=60)
+        subprocess.run([sys.executable, "-c", MARK_FAILED, "stopped"], env=airflow.env, check=True)
+        wait_until(lambda: job["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
