@@ -17,6 +17,7 @@ from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOp
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
 from captionflow_plugin import MlflowRunLink, ReportLink
+from training_place import PLACE, StepOperator, check_place
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
@@ -49,6 +50,7 @@ PARAMS = {
     **form(ReuseParameters, "2 Preprocess"),
     **form(TrainParameters, "3 Train"),
     **form(EvaluateParameters, "4 Evaluate"),
+    **PLACE,
 }
 
 
@@ -100,6 +102,8 @@ captions, CSV or JSON Lines of your own.
 | `train` | trains the captioner, keeps the best checkpoint | `model.safetensors` |
 | `evaluate` | captions the test split, computes BLEU, ROUGE-L and CIDEr | `report.html` |
 
+`train` and `evaluate` run in Airflow's worker, in a Kubernetes pod or as a Vertex AI custom job: *train_on* chooses.
+
 Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells what it was made from. The page of
 `evaluate` has a button for the report.
 """,
@@ -113,22 +117,8 @@ def image_captioning() -> None:
         from captionflow.ingest import ingest
 
         with no_retry_in_vain():
+            check_place(get_current_context()["params"])  # told now, not after hours of preprocessing
             return ingest(output, IngestParameters.from_mapping(get_current_context()["params"]))
-
-    @task
-    def train(preprocessed: str, output: str) -> str:
-        from captionflow.train import train
-
-        with no_retry_in_vain():
-            return train(preprocessed, output, TrainParameters.from_mapping(get_current_context()["params"]))
-
-    @task
-    def evaluate(model: str, preprocessed: str, output: str) -> str:
-        from captionflow.evaluate import evaluate
-
-        with no_retry_in_vain():
-            parameters = EvaluateParameters.from_mapping(get_current_context()["params"])
-            return evaluate(model, preprocessed, output, parameters)
 
     preprocess = BeamRunPythonPipelineOperator(
         task_id="preprocess",
@@ -147,10 +137,18 @@ def image_captioning() -> None:
             },
         },
     )
-    model = train(preprocess.output, output(MODEL))
-    evaluation = evaluate(model, preprocess.output, output(EVALUATION))
-    model.operator.operator_extra_links = [MlflowRunLink()]
-    evaluation.operator.operator_extra_links = [MlflowRunLink(), ReportLink()]
+    train = StepOperator(
+        task_id="train",
+        parameters=TrainParameters,
+        uris={"preprocessed": preprocess.output, "output": output(MODEL)},
+    )
+    train.operator_extra_links = [MlflowRunLink()]
+    evaluate = StepOperator(
+        task_id="evaluate",
+        parameters=EvaluateParameters,
+        uris={"model": train.output, "preprocessed": preprocess.output, "output": output(EVALUATION)},
+    )
+    evaluate.operator_extra_links = [MlflowRunLink(), ReportLink()]
 
 
 image_captioning()
