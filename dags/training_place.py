@@ -161,10 +161,10 @@ class StepOperator(BaseOperator):
     def _follow(self, context: Context, act: Callable[[BaseOperator], Any]) -> str:
         with no_retry_in_vain():
             place = PlaceParameters.from_mapping(context["params"])
-            options_of_step = self.parameters.from_mapping(context["params"]).to_options()
-        command = ["captionflow", self.task_id, *options(self.uris), *options_of_step]
-        make = {_POD: _pod, _VERTEX: _vertex_job}[place.train_on]
-        self._job = make(self.task_id, command, place, context)
+            parameters = self.parameters.from_mapping(context["params"])
+            command = ["captionflow", self.task_id, *options(self.uris), *parameters.to_options()]
+            make = {_POD: _pod, _VERTEX: _vertex_job}[place.train_on]
+            self._job = make(self.task_id, command, place, context)
         act(self._job)  # raises TaskDeferred as long as there is something to wait for
         with no_retry_in_vain():
             from captionflow.artifacts import open_artifact

@@ -55,6 +55,12 @@ def serve(site: Site | None = None) -> Iterator[Site]:
         def do_HEAD(self) -> None:
             site.reply(self)
 
+        def do_PATCH(self) -> None:
+            site.reply(self)
+
+        def do_DELETE(self) -> None:
+            site.reply(self)
+
         def log_message(self, *args: object) -> None:
             pass
 
