@@ -19,7 +19,7 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.models import BaseOperator
 from airflow.models.param import Param
 from airflow.utils.context import Context
-from trigger_form import form, no_retry_in_vain
+from trigger_form import DEFAULT_ARGS, form, no_retry_in_vain
 
 from captionflow.errors import InvalidInputError
 from captionflow.parameters import Parameters, options, parameter
@@ -36,6 +36,7 @@ _NEEDS = {
     _VERTEX: ("train_image", "vertex_project", "vertex_region", "vertex_staging_bucket"),
 }
 _POLL_SECONDS = 10
+_DISPLAY_NAME_LENGTH = 128  # as long as Vertex AI takes
 _START_SECONDS = 1800  # until a node with a GPU is there and has pulled an image of 6 GB
 
 
@@ -144,8 +145,7 @@ class StepOperator(BaseOperator):
         with no_retry_in_vain():
             parameters = self.parameters.from_mapping(context["params"])
             if PlaceParameters.from_mapping(context["params"]).train_on == _HERE:
-                step: Callable[..., str] = getattr(import_module(f"captionflow.{self.task_id}"), self.task_id)
-                return step(**self.uris, parameters=parameters)
+                return self._step()(**self.uris, parameters=parameters)
         return self._follow(context, lambda job: job.execute(context))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> str:
@@ -157,6 +157,13 @@ class StepOperator(BaseOperator):
         """End what was started, as the provider's operator does."""
         if self._job:
             self._job.on_kill()
+
+    def _step(self) -> Callable[..., str]:
+        try:
+            found: Callable[..., str] = getattr(import_module(f"captionflow.{self.task_id}"), self.task_id)
+        except ModuleNotFoundError as error:
+            raise InvalidInputError(f"train_on: {_HERE}: this worker has no {error.name}; choose another") from error
+        return found
 
     def _follow(self, context: Context, act: Callable[[BaseOperator], Any]) -> str:
         with no_retry_in_vain():
@@ -183,9 +190,11 @@ def _no_retry_of_bad_input(event_of: Mapping[str, Any] | None) -> Iterator[None]
         # KubernetesPodOperator has no other way to tell one exit code from another.
         raise bad_input from None
     except Exception:
-        # Vertex AI tells it in words.
+        # Vertex AI tells it in words, which its operator keeps to itself.
         job = ((event_of or {}).get("event") or {}).get("job") or {}
         said = (job.get("error") or {}).get("message", "")
+        if said:
+            _LOG.error("%s", said)
         if re.search(rf"non-zero status of {InvalidInputError.exit_code}\b", said):
             raise bad_input from None
         raise
@@ -213,6 +222,8 @@ def _pod(task_id: str, command: list[str], place: PlaceParameters, context: Cont
         node_selector=place.node_selector,
         container_resources=k8s.V1ResourceRequirements(requests=takes, limits={**takes, **gpus}),
         startup_timeout_seconds=_START_SECONDS,
+        # A task that waits in the triggerer until its time is over leaves its pod behind.
+        active_deadline_seconds=int(DEFAULT_ARGS["execution_timeout"].total_seconds()),
         skip_on_exit_code=InvalidInputError.exit_code,
         log_pod_spec_on_failure=False,
         deferrable=True,
@@ -230,7 +241,7 @@ def _vertex_job(task_id: str, command: list[str], place: PlaceParameters, contex
     )
     return CreateCustomContainerTrainingJobOperator(
         task_id=task_id,
-        display_name=f"captionflow-{task_id} {context['run_id']}",
+        display_name=f"captionflow-{task_id} {context['run_id']}"[:_DISPLAY_NAME_LENGTH],
         project_id=place.vertex_project,
         region=place.vertex_region,
         staging_bucket=place.vertex_staging_bucket,

@@ -105,6 +105,29 @@ def test_the_webserver_is_told_the_graph_and_the_form() -> None:
     assert {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} <= ours
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name=name)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_without_pytorch_says_so_at_once(airflow: Airflow, small_sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH)
+    airflow = copy(airflow)
+    airflow.env = airflow.env | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    done = airflow.run(*airflow.dag_test(conf_for(small_sample)))
+    assert done.returncode != 0
+    assert "train_on: airflow: this worker has no torch; choose another" in done.stdout
+    assert "UP_FOR_RETRY" not in done.stdout
+
+
 @pytest.mark.slow
 def test_a_pod_trains_and_another_evaluates_to_what_the_worker_makes(
     airflow: Airflow, cluster: Cluster, small_sample: Path
@@ -141,6 +164,7 @@ def test_a_pod_is_as_the_form_says_and_not_made_again_when_it_finds_its_input_ba
     takes = {"cpu": "3", "memory": "5Gi"}
     assert container["resources"] == {"requests": takes, "limits": {**takes, "nvidia.com/gpu": "2"}}
     assert container["image"] == "registry.example/captionflow-evaluation:1"
+    assert pod["spec"]["activeDeadlineSeconds"] == 24 * 60 * 60
     assert pod["spec"]["serviceAccountName"] == "trainer"
     assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
 
@@ -211,6 +235,7 @@ def test_a_job_that_finds_its_input_bad_is_not_made_again(
 ) -> None:
     done = on(vertex, airflow).run(*airflow.dag_test(conf_for(small_sample, **TRAIN | {"heads": 5}, **ON_VERTEX)))
     assert done.returncode != 0
+    assert "exited with a non-zero status of 2" in done.stdout
     assert "The input or a parameter is bad" in done.stdout
     assert "UP_FOR_RETRY" not in done.stdout
     assert len(vertex.jobs) == 1
