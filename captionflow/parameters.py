@@ -56,6 +56,10 @@ class Parameters:
         """Return the values as JSON holds them (tuples become lists)."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
+    def to_options(self) -> list[str]:
+        """Return the values as the command line takes them: `from_mapping` makes the same of what it reads there."""
+        return options(self.to_json())
+
 
 def _type_schema(hint: Any, default: Any) -> dict[str, Any]:
     if get_origin(hint) is tuple:
@@ -94,6 +98,12 @@ def _items(name: str, item: Any) -> Any:
         except ValueError as error:
             raise InvalidInputError(f"{_flag(name)}: {item!r} begins like a JSON array and is none: {error}") from error
     return (item,)
+
+
+def options(values: Mapping[str, Any]) -> list[str]:
+    """Return values as command-line options, a list as a JSON array; what is None is left out."""
+    texts = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
+    return [f"{_flag(name)}={text}" for name, text in texts.items() if text is not None]
 
 
 def _flag(name: str) -> str:

@@ -18,6 +18,7 @@ from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
 from captionflow_plugin import MlflowRunLink, ReportLink
 from dataflow_job import BeamOperator, job_name, label
+from training_place import PLACE, StepOperator, check_place
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
@@ -33,6 +34,7 @@ from captionflow.parameters import (
     TrainParameters,
 )
 
+DATAFLOW = "DataflowRunner"
 SAMPLE = f"{ARTIFACT_ROOT}/sample"
 SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
 
@@ -53,6 +55,7 @@ PARAMS = {
     **form(DataflowParameters, "5 Dataflow"),
     **form(TrainParameters, "3 Train"),
     **form(EvaluateParameters, "4 Evaluate"),
+    **PLACE,
 }
 
 
@@ -73,10 +76,9 @@ def prepare_beam(context: Context) -> None:
     with no_retry_in_vain():
         from beam_jobs.preprocess import beam_options
 
-        options = dict(params["beam_options"])
         PreprocessParameters.from_mapping(params)
-        if params["runner"] == "DataflowRunner":
-            options |= dataflow_options(params)
+        options = {**params["beam_options"], **dataflow_options(params)}
+        if params["runner"] == DATAFLOW:
             configure_dataflow(context)
         beam_options([f"--runner={params['runner']}", *beam_options_to_args(options)])
     # A task that times out leaves its process behind; two jobs must not work on one artifact.
@@ -96,15 +98,17 @@ def configure_dataflow(context: Context) -> None:
 
 
 def dataflow_options(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return Beam's options for a Dataflow job.
+    """Return Beam's options for a Dataflow job; none for another engine.
 
     Raises:
         InvalidInputError: Dataflow cannot do with what the form says.
     """
+    if params["runner"] != DATAFLOW:
+        return {}
     dataflow = DataflowParameters.from_mapping(params)
     for name in ("region", "dataflow_staging_root"):
         if not getattr(dataflow, name):
-            raise InvalidInputError(f"{name}: DataflowRunner needs it")
+            raise InvalidInputError(f"{name}: {DATAFLOW} needs it")
     if not params["artifact_root"].startswith("gs://"):
         raise InvalidInputError(f"artifact_root: Dataflow's workers do not reach {params['artifact_root']}, but gs://…")
     named = {
@@ -140,6 +144,8 @@ captions, CSV or JSON Lines of your own.
 | `train` | trains the captioner, keeps the best checkpoint | `model.safetensors` |
 | `evaluate` | captions the test split, computes BLEU, ROUGE-L and CIDEr | `report.html` |
 
+`train` and `evaluate` run in Airflow's worker, in a Kubernetes pod or as a Vertex AI custom job: *train_on* chooses.
+
 Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells what it was made from. The page of
 `evaluate` has a button for the report.
 """,
@@ -153,22 +159,11 @@ def image_captioning() -> None:
         from captionflow.ingest import ingest
 
         with no_retry_in_vain():
-            return ingest(output, IngestParameters.from_mapping(get_current_context()["params"]))
-
-    @task
-    def train(preprocessed: str, output: str) -> str:
-        from captionflow.train import train
-
-        with no_retry_in_vain():
-            return train(preprocessed, output, TrainParameters.from_mapping(get_current_context()["params"]))
-
-    @task
-    def evaluate(model: str, preprocessed: str, output: str) -> str:
-        from captionflow.evaluate import evaluate
-
-        with no_retry_in_vain():
-            parameters = EvaluateParameters.from_mapping(get_current_context()["params"])
-            return evaluate(model, preprocessed, output, parameters)
+            params = get_current_context()["params"]
+            # What the later steps need is told now, not after hours.
+            dataflow_options(params)
+            check_place(params)
+            return ingest(output, IngestParameters.from_mapping(params))
 
     preprocess = BeamOperator(
         task_id="preprocess",
@@ -187,10 +182,18 @@ def image_captioning() -> None:
             },
         },
     )
-    model = train(preprocess.output, output(MODEL))
-    evaluation = evaluate(model, preprocess.output, output(EVALUATION))
-    model.operator.operator_extra_links = [MlflowRunLink()]
-    evaluation.operator.operator_extra_links = [MlflowRunLink(), ReportLink()]
+    train = StepOperator(
+        task_id="train",
+        parameters=TrainParameters,
+        uris={"preprocessed": preprocess.output, "output": output(MODEL)},
+    )
+    train.operator_extra_links = [MlflowRunLink()]
+    evaluate = StepOperator(
+        task_id="evaluate",
+        parameters=EvaluateParameters,
+        uris={"model": train.output, "preprocessed": preprocess.output, "output": output(EVALUATION)},
+    )
+    evaluate.operator_extra_links = [MlflowRunLink(), ReportLink()]
 
 
 image_captioning()

@@ -6,6 +6,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from tests.servers import Site, send
 
 
@@ -15,6 +18,13 @@ def send_json(handler: BaseHTTPRequestHandler, content: Any, status: int = 200) 
 
 def body(handler: BaseHTTPRequestHandler) -> Any:
     return json.loads(handler.rfile.read(int(handler.headers["Content-Length"] or 0)) or "null")
+
+
+def service_account(email: str, **more: str) -> dict[str, str]:
+    """Return what Google's file of a service account's key holds, with a new key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return {"type": "service_account", "client_email": email, "private_key": pem, **more}
 
 
 def _who(authorization: str) -> str:

@@ -198,6 +198,15 @@ def test_a_killed_task_runs_again_to_the_same_artifacts(airflow: Airflow, small_
         ({"sources": ["/nowhere/captions.json"]}, "/nowhere/captions.json: cannot be read (no such file)"),
         ({"split": "0.5,0.5,0.5"}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
         ({"image_size": 250}, "250 is not a multiple of 16"),
+        (
+            {"train_on": "vertex", "vertex_region": "europe-west4"},
+            "train_on: vertex needs train_image and vertex_project and vertex_staging_bucket",
+        ),
+        ({"runner": "DataflowRunner", "dataflow_staging_root": "gs://b/s"}, "region: DataflowRunner needs it"),
+        (
+            {"runner": "DataflowRunner", "dataflow_staging_root": "gs://b/s", "region": "r", "artifact_root": "/tmp"},
+            "artifact_root: Dataflow's workers do not reach /tmp, but gs://",
+        ),
         ({"beam_options": {"direct_nom_workers": 2}}, "--direct-nom-workers: neither this job nor Beam's DirectRunner"),
     ],
 )

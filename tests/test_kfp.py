@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.main import get_command
 
 from captionflow.cli import app
@@ -21,7 +19,7 @@ from captionflow.parameters import EvaluateParameters, IngestParameters, Preproc
 from kfp_pipeline.component_files import STEPS, Step, component
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
-from tests.pipeline_services import KubeflowPipelines, VertexPipelines, body
+from tests.pipeline_services import KubeflowPipelines, VertexPipelines, body, service_account
 from tests.processes import captionflow
 from tests.servers import Site, send, serve
 
@@ -338,13 +336,9 @@ def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(host: str,
 @pytest.fixture
 def google(tmp_path: Path) -> Iterator[tuple[VertexPipelines, dict[str, str]]]:
     """Vertex AI on this machine, and the environment in which Google's clients find it."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     server = VertexPipelines("runner@a-project", "PIPELINE_STATE_RUNNING", "PIPELINE_STATE_SUCCEEDED")
     with serve(server):
-        account = {
-            "type": "service_account", "client_email": "runner@a-project", "private_key": pem, "token_uri": server.url,
-        }  # fmt: skip
+        account = service_account("runner@a-project", token_uri=server.url)
         (tmp_path / "account.json").write_text(json.dumps(account))
         yield (
             server,

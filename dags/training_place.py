@@ -1,0 +1,267 @@
+"""Where training and evaluation run: in Airflow's worker, in a Kubernetes pod, or as a custom job of Vertex AI.
+
+The graph is the same wherever that is. A provider's operator is imported and made only inside the running task: Vertex
+AI's takes longer to import than all else in the DAG, and Kubernetes' need not be installed.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from airflow.exceptions import AirflowFailException, AirflowSkipException
+from airflow.models import BaseOperator
+from airflow.models.param import Param
+from airflow.utils.context import Context
+from trigger_form import DEFAULT_ARGS, form, no_retry_in_vain
+
+from captionflow.errors import InvalidInputError
+from captionflow.parameters import Parameters, options, parameter
+from kfp_pipeline.parameters import CompileParameters
+
+_LOG = logging.getLogger(__name__)
+
+_HERE, _POD, _VERTEX = "airflow", "kubernetes", "vertex"
+# TFX holds back Kubernetes' client, so our lock is without this provider; every Composer environment has it.
+PLACES = (_HERE, *([_POD] if find_spec("airflow.providers.cncf") else []), _VERTEX)
+
+_NEEDS = {
+    _POD: ("train_image",),
+    _VERTEX: ("train_image", "vertex_project", "vertex_region", "vertex_staging_bucket"),
+}
+_POLL_SECONDS = 10
+_DISPLAY_NAME_LENGTH = 128  # as long as Vertex AI takes
+_START_SECONDS = 1800  # until a node with a GPU is there and has pulled an image of 6 GB
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceParameters(Parameters):
+    """Where training and evaluation run. Building one checks that nothing is missing which the place needs."""
+
+    train_on: Literal[PLACES] = parameter(
+        _HERE,
+        f"Where training and evaluation run. {_HERE}: in the worker, which then needs PyTorch. {_POD}: in a pod, where "
+        f"Airflow has the provider cncf-kubernetes, as Cloud Composer has. {_VERTEX}: as a custom job of Vertex AI. "
+        "For the latter two the artifact root must be a bucket that the container may use.",
+    )
+    train_image: str | None = parameter(
+        None,
+        f"Image of the container for {_POD} or {_VERTEX}, such as registry.example/team/captionflow-evaluation:0.1.0, "
+        "which docker/build-components.sh makes; it can train as well.",
+    )
+    train_gpus: int = parameter(1, "GPUs of the container; 0 uses the CPUs alone.", minimum=0, maximum=16)
+    pod_namespace: str = parameter("default", "Namespace of the pod; on Cloud Composer composer-user-workloads.")
+    pod_config_file: str | None = parameter(
+        None,
+        "Kubeconfig of the cluster, on Cloud Composer /home/airflow/composer_kube_config; by default what Airflow's "
+        "connection kubernetes_default says, or else the cluster that Airflow runs in.",
+    )
+    pod_service_account: str | None = parameter(
+        None, "Kubernetes service account of the pod, which may read and write the artifacts."
+    )
+    pod_secret: str | None = parameter(
+        None,
+        "Kubernetes Secret whose keys become environment variables of the container: keys of an object store, or "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+    )
+    pod_gpu: str = parameter("nvidia.com/gpu", "What the cluster calls its GPUs.")
+    pod_node_labels: tuple[str, ...] = parameter(
+        (), "Labels of the node, as NAME=VALUE, such as cloud.google.com/gke-accelerator=nvidia-tesla-t4."
+    )
+    vertex_project: str | None = parameter(None, "Google Cloud project of the job.")
+    vertex_region: str | None = parameter(None, "Where the job runs, such as europe-west4; near the bucket is best.")
+    vertex_staging_bucket: str | None = parameter(
+        None, "Bucket in Cloud Storage for Vertex AI's own files.", pattern="^gs://.", examples=["gs://bucket/vertex"]
+    )
+    vertex_machine_type: str = parameter(
+        "n1-standard-8", "Machine of the job; the accelerator must fit it, and N1 fits NVIDIA_TESLA_T4."
+    )
+    vertex_accelerator: str = parameter(
+        "NVIDIA_TESLA_T4", "Kind of GPU, by the name that Vertex AI has for it, of which train_gpus are taken."
+    )
+    vertex_service_account: str | None = parameter(
+        None, "Google service account that the job runs as, which may read and write the artifacts."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        missing = [name for name in _NEEDS.get(self.train_on, ()) if not getattr(self, name)]
+        if missing:
+            raise InvalidInputError(f"train_on: {self.train_on} needs {' and '.join(missing)}")
+        _ = self.node_selector
+
+    @property
+    def node_selector(self) -> dict[str, str]:
+        """The node's labels by name."""
+        for label in self.pod_node_labels:
+            if "=" not in label:
+                raise InvalidInputError(f"pod_node_labels: {label!r} is not NAME=VALUE")
+        return dict(label.split("=", 1) for label in self.pod_node_labels)
+
+
+def check_place(params: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError unless training and evaluation can begin where the form says."""
+    PlaceParameters.from_mapping(params)
+
+
+_SECTION = "6 Where to train and evaluate"
+# What a pod may take is what a step of Kubeflow may.
+_POD_RESOURCES = ("train_cpu", "train_memory")
+
+PLACE = {
+    **form(PlaceParameters, _SECTION),
+    **{name: Param(**CompileParameters.json_schema()[name], section=_SECTION) for name in _POD_RESOURCES},
+}
+"""The fields of the trigger form."""
+
+
+class StepOperator(BaseOperator):
+    """A step of `captionflow`, run where the form says; its XCom is the URI of its artifact.
+
+    The task's id is the name of the step: that of its module and function in `captionflow`, and of its command.
+
+    Args:
+        parameters: the step's parameters, which it takes from the form.
+        uris: the URIs it is called with, by the name of the argument, which is also the command's option; `output`
+            is the artifact it makes.
+    """
+
+    template_fields = ("uris",)
+
+    def __init__(self, *, parameters: type[Parameters], uris: dict[str, Any], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.parameters = parameters
+        self.uris = uris
+        self._job: BaseOperator | None = None
+
+    def execute(self, context: Context) -> str:
+        """Run the step here, or start a container and let go of the worker until that has ended."""
+        with no_retry_in_vain():
+            parameters = self.parameters.from_mapping(context["params"])
+            if PlaceParameters.from_mapping(context["params"]).train_on == _HERE:
+                return self._step()(**self.uris, parameters=parameters)
+        return self._follow(context, lambda job: job.execute(context))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> str:
+        """Go on where the provider's operator stopped to wait."""
+        with _no_retry_of_bad_input(next_kwargs):
+            return self._follow(context, lambda job: job.resume_execution(next_method, next_kwargs, context))
+
+    def on_kill(self) -> None:
+        """End what was started, as the provider's operator does."""
+        if self._job:
+            self._job.on_kill()
+
+    def _step(self) -> Callable[..., str]:
+        try:
+            found: Callable[..., str] = getattr(import_module(f"captionflow.{self.task_id}"), self.task_id)
+        except ModuleNotFoundError as error:
+            raise InvalidInputError(f"train_on: {_HERE}: this worker has no {error.name}; choose another") from error
+        return found
+
+    def _follow(self, context: Context, act: Callable[[BaseOperator], Any]) -> str:
+        with no_retry_in_vain():
+            place = PlaceParameters.from_mapping(context["params"])
+            parameters = self.parameters.from_mapping(context["params"])
+            command = ["captionflow", self.task_id, *options(self.uris), *parameters.to_options()]
+            make = {_POD: _pod, _VERTEX: _vertex_job}[place.train_on]
+            self._job = make(self.task_id, command, place, context)
+        act(self._job)  # raises TaskDeferred as long as there is something to wait for
+        with no_retry_in_vain():
+            from captionflow.artifacts import open_artifact
+
+            # A container may well write to a folder of its own.
+            return open_artifact(self.uris["output"]).uri
+
+
+@contextmanager
+def _no_retry_of_bad_input(event_of: Mapping[str, Any] | None) -> Iterator[None]:
+    """Fail at once on a container whose command found its input bad, as far as the operator tells its exit code."""
+    bad_input = AirflowFailException("The input or a parameter is bad; the container's log says which.")
+    try:
+        yield
+    except AirflowSkipException:
+        # KubernetesPodOperator has no other way to tell one exit code from another.
+        raise bad_input from None
+    except Exception:
+        # Vertex AI tells it in words, which its operator keeps to itself.
+        job = ((event_of or {}).get("event") or {}).get("job") or {}
+        said = (job.get("error") or {}).get("message", "")
+        if said:
+            _LOG.error("%s", said)
+        if re.search(rf"non-zero status of {InvalidInputError.exit_code}\b", said):
+            raise bad_input from None
+        raise
+
+
+def _pod(task_id: str, command: list[str], place: PlaceParameters, context: Context) -> BaseOperator:
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+    from kubernetes.client import models as k8s
+
+    resources = CompileParameters.from_mapping(context["params"])
+    takes = {"cpu": resources.train_cpu, "memory": resources.train_memory}
+    gpus = {place.pod_gpu: str(place.train_gpus)} if place.train_gpus else {}
+    secret = [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=place.pod_secret))] if place.pod_secret else []
+    return KubernetesPodOperator(
+        task_id=task_id,
+        name=f"captionflow-{task_id}",
+        namespace=place.pod_namespace,
+        config_file=place.pod_config_file,
+        image=place.train_image,
+        cmds=command[:1],
+        arguments=command[1:],
+        env_vars=_environment(),
+        env_from=secret,
+        service_account_name=place.pod_service_account,
+        node_selector=place.node_selector,
+        container_resources=k8s.V1ResourceRequirements(requests=takes, limits={**takes, **gpus}),
+        startup_timeout_seconds=_START_SECONDS,
+        # A task that waits in the triggerer until its time is over leaves its pod behind.
+        active_deadline_seconds=int(DEFAULT_ARGS["execution_timeout"].total_seconds()),
+        skip_on_exit_code=InvalidInputError.exit_code,
+        log_pod_spec_on_failure=False,
+        deferrable=True,
+        poll_interval=_POLL_SECONDS,
+    )
+
+
+def _vertex_job(task_id: str, command: list[str], place: PlaceParameters, context: Context) -> BaseOperator:
+    from airflow.providers.google.cloud.operators.vertex_ai.custom_job import CreateCustomContainerTrainingJobOperator
+
+    gpus = (
+        {"accelerator_type": place.vertex_accelerator, "accelerator_count": place.train_gpus}
+        if place.train_gpus
+        else {}
+    )
+    return CreateCustomContainerTrainingJobOperator(
+        task_id=task_id,
+        display_name=f"captionflow-{task_id} {context['run_id']}"[:_DISPLAY_NAME_LENGTH],
+        project_id=place.vertex_project,
+        region=place.vertex_region,
+        staging_bucket=place.vertex_staging_bucket,
+        container_uri=place.train_image,
+        command=command,
+        environment_variables=_environment(),
+        machine_type=place.vertex_machine_type,
+        service_account=place.vertex_service_account,
+        deferrable=True,
+        poll_interval=_POLL_SECONDS,
+        **gpus,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that let a container track its step; no secrets, which a pod or a job would show to many."""
+    server = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if server.scheme not in ("http", "https") or server.username or server.password:
+        if any(server):
+            _LOG.warning("MLFLOW_TRACKING_URI names no server, or holds a password: the container is not told of it")
+        return {}
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}

@@ -1,0 +1,261 @@
+"""Training away from Airflow's worker: what the form asks, and what pods and jobs are made and come to."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captionflow.artifacts import open_artifact
+from captionflow.parameters import TrainParameters
+from tests.pipeline_services import service_account
+from tests.servers import serve
+from tests.test_dag import ROOT, Airflow, artifacts, conf_for
+from tests.training_services import Cluster
+from tests.vertex_training import VertexTraining, serve_vertex
+
+# Of its own, since TFX holds back Kubernetes' client in our lock.
+PROVIDER = Path(__file__).parent / "kubernetes" / "requirements.txt"
+
+# Each other than its default, so that one that is not passed on is seen.
+TRAIN = {
+    "epochs": 2, "batch_size": 8, "learning_rate": 0.002, "warmup_share": 0.2, "weight_decay": 0.01,
+    "label_smoothing": 0.05, "gradient_clip": 2.0, "patience": 3, "width": 32, "encoder_depth": 0, "decoder_depth": 1,
+    "heads": 2, "dropout": 0.1, "min_count": 2, "max_caption_length": 24, "loader_workers": 1, "device": "cpu",
+    "seed": 7,
+}  # fmt: skip
+EVALUATE = {"beam_size": 2, "evaluate_batch_size": 8, "gallery_size": 2}
+
+
+@pytest.fixture(scope="module")
+def with_provider(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that adds the provider cncf-kubernetes to this environment."""
+    folder = tmp_path_factory.mktemp("provider")
+    subprocess.run(
+        [
+            sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
+            "--python", sys.executable, "--target", folder, "--requirement", PROVIDER,
+        ],
+        check=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def airflow(with_provider: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    found = Airflow(tmp_path_factory.mktemp("airflow"))
+    found.env["PYTHONPATH"] = os.pathsep.join((str(with_provider), str(ROOT)))
+    return found
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    running = Cluster("training")
+    with serve(running):
+        yield running
+
+
+def conf_on(cluster: Cluster, airflow: Airflow, sample: Path, **changes: Any) -> dict[str, Any]:
+    config = airflow.home / "kubeconfig"
+    config.write_text(json.dumps(cluster.kubeconfig()))
+    place = {
+        "train_on": "kubernetes", "train_image": "registry.example/captionflow-evaluation:1",
+        "pod_namespace": cluster.namespace, "pod_config_file": str(config),
+    }  # fmt: skip
+    return conf_for(sample, **{**TRAIN, **EVALUATE, **place, **changes})
+
+
+def test_each_training_parameter_is_tried_with_another_value_than_its_default() -> None:
+    schemas = TrainParameters.json_schema()
+    assert schemas.keys() == TRAIN.keys()
+    assert not [name for name, value in TRAIN.items() if value == schemas[name]["default"]]
+
+
+def offered(path: str) -> list[str]:
+    """Return the places that the form offers to an Airflow with these folders on its path."""
+    code = "import runpy; print(*runpy.run_path('dags/training_place.py')['PLACES'])"
+    folders = os.pathsep.join((path, str(ROOT), str(ROOT / "dags")))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": folders}, capture_output=True, text=True
+    )
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_pods_are_offered_where_the_provider_is(with_provider: Path) -> None:
+    assert offered("") == ["airflow", "vertex"]
+    assert offered(str(with_provider)) == ["airflow", "kubernetes", "vertex"]
+
+
+def test_the_webserver_is_told_the_graph_and_the_form() -> None:
+    from airflow.models.dagbag import DagBag
+    from airflow.serialization.serialized_objects import SerializedDAG
+
+    dag = DagBag(ROOT / "dags", include_examples=False).dags["image_captioning"]
+    told = SerializedDAG.from_dict(json.loads(json.dumps(SerializedDAG.to_dict(dag))))
+    assert told.get_task("evaluate").upstream_task_ids == {"train", "preprocess"}
+    assert list(told.get_task("evaluate").extra_links) == ["MLflow run", "Report"]
+    sections = {name: told.params.get_param(name).schema.get("section", "") for name in told.params}
+    ours = {name for name, section in sections.items() if section.startswith("5 ")}
+    assert {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} <= ours
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name=name)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_without_pytorch_says_so_at_once(airflow: Airflow, small_sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH)
+    airflow = copy(airflow)
+    airflow.env = airflow.env | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    done = airflow.run(*airflow.dag_test(conf_for(small_sample)))
+    assert done.returncode != 0
+    assert "train_on: airflow: this worker has no torch; choose another" in done.stdout
+    assert "UP_FOR_RETRY" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_pod_trains_and_another_evaluates_to_what_the_worker_makes(
+    airflow: Airflow, cluster: Cluster, small_sample: Path
+) -> None:
+    done = airflow.run(*airflow.dag_test(conf_for(small_sample, **TRAIN, **EVALUATE)))
+    assert done.returncode == 0, done.stdout[-3000:]
+    in_worker, xcoms = artifacts(airflow), airflow.xcoms()
+    shutil.rmtree(airflow.artifacts)
+
+    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample)))
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert artifacts(airflow) == in_worker
+    assert airflow.xcoms() == xcoms
+    assert open_artifact(str(airflow.folder("model"))).manifest.parameters == TRAIN
+    assert [pod["spec"]["containers"][0]["args"][0] for pod in cluster.made] == ["train", "evaluate"]
+    assert len(cluster.deleted) == 2
+
+
+@pytest.mark.slow
+def test_a_pod_is_as_the_form_says_and_not_made_again_when_it_finds_its_input_bad(
+    airflow: Airflow, cluster: Cluster, small_sample: Path
+) -> None:
+    changes = {
+        "heads": 5, "train_gpus": 2, "train_cpu": "3", "train_memory": "5Gi", "pod_service_account": "trainer",
+        "pod_node_labels": ["cloud.google.com/gke-accelerator=nvidia-tesla-t4"],
+    }  # fmt: skip
+    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample, **changes)))
+    assert done.returncode != 0
+    assert "captionflow: width 32 must be a multiple of 4 and of 5 heads" in done.stdout
+    assert "The input or a parameter is bad" in done.stdout
+    assert "UP_FOR_RETRY" not in done.stdout
+    (pod,) = cluster.made
+    (container,) = pod["spec"]["containers"]
+    takes = {"cpu": "3", "memory": "5Gi"}
+    assert container["resources"] == {"requests": takes, "limits": {**takes, "nvidia.com/gpu": "2"}}
+    assert container["image"] == "registry.example/captionflow-evaluation:1"
+    assert pod["spec"]["activeDeadlineSeconds"] == 24 * 60 * 60
+    assert pod["spec"]["serviceAccountName"] == "trainer"
+    assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
+
+
+@pytest.mark.slow
+def test_a_pod_that_loses_its_node_is_made_again(airflow: Airflow, cluster: Cluster, small_sample: Path) -> None:
+    cluster.kill = 1
+    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample)))
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "UP_FOR_RETRY" in done.stdout
+    assert len(cluster.made) == 3
+
+
+@pytest.fixture
+def vertex(tmp_path: Path) -> Iterator[VertexTraining]:
+    account = service_account("airflow@a-project", project_id="a-project", token_uri="http://127.0.0.1:9/unasked")
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    with serve_vertex(tmp_path) as running:
+        running.env |= {
+            "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+            "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://",
+        }
+        yield running
+
+
+ON_VERTEX = {
+    "train_on": "vertex", "train_image": "registry.example/captionflow-evaluation:1", "vertex_project": "a-project",
+    "vertex_region": "europe-west4", "vertex_staging_bucket": "gs://bucket/vertex",
+    "vertex_service_account": "trainer@a-project",
+}  # fmt: skip
+
+
+def on(vertex: VertexTraining, airflow: Airflow) -> Airflow:
+    found = copy(airflow)
+    found.env = airflow.env | vertex.env
+    return found
+
+
+@pytest.mark.slow
+def test_vertex_trains_and_evaluates_on_a_gpu_and_a_lost_machine_is_replaced(
+    airflow: Airflow, vertex: VertexTraining, small_sample: Path
+) -> None:
+    vertex.kill = 1
+    done = on(vertex, airflow).run(*airflow.dag_test(conf_for(small_sample, **TRAIN, **EVALUATE, **ON_VERTEX)))
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "UP_FOR_RETRY" in done.stdout
+    assert open_artifact(str(airflow.folder("model"))).manifest.parameters == TRAIN
+    open_artifact(str(airflow.folder("evaluation"))).verify()
+    assert airflow.xcoms()["evaluate"] == str(airflow.folder("evaluation"))
+    inputs = [job["training_task_inputs"] for job in vertex.jobs]
+    assert [task["worker_pool_specs"][0]["containerSpec"]["command"][1] for task in inputs] == [
+        "train", "train", "evaluate",
+    ]  # fmt: skip
+    assert set(vertex.parents) == {"projects/a-project/locations/europe-west4"}
+    for task in inputs:
+        (pool,) = task["worker_pool_specs"]
+        assert pool["containerSpec"]["imageUri"] == ON_VERTEX["train_image"]
+        assert pool["machine_spec"] == {
+            "machine_type": "n1-standard-8", "accelerator_type": "NVIDIA_TESLA_T4", "accelerator_count": 1,
+        }  # fmt: skip
+        assert task["service_account"] == ON_VERTEX["vertex_service_account"]
+        assert task["base_output_directory"]["output_uri_prefix"].startswith("gs://bucket/vertex/")
+
+
+@pytest.mark.slow
+def test_a_job_that_finds_its_input_bad_is_not_made_again(
+    airflow: Airflow, vertex: VertexTraining, small_sample: Path
+) -> None:
+    done = on(vertex, airflow).run(*airflow.dag_test(conf_for(small_sample, **TRAIN | {"heads": 5}, **ON_VERTEX)))
+    assert done.returncode != 0
+    assert "exited with a non-zero status of 2" in done.stdout
+    assert "The input or a parameter is bad" in done.stdout
+    assert "UP_FOR_RETRY" not in done.stdout
+    assert len(vertex.jobs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("login", ["", "me:password@"])
+def test_a_container_is_told_of_a_tracking_server_and_of_no_password(
+    airflow: Airflow, cluster: Cluster, small_sample: Path, login: str
+) -> None:
+    server = f"http://{login}127.0.0.1:9"
+    airflow = copy(airflow)
+    airflow.env = airflow.env | {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
+    cluster.secrets["keys"] = {"MLFLOW_TRACKING_PASSWORD": "of the Secret"}
+    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample, heads=5, pod_secret="keys")))
+    assert ("holds a password" in done.stdout) == bool(login)
+    (pod,) = cluster.made
+    (container,) = pod["spec"]["containers"]
+    told = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+    expected = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
+    assert told == ({} if login else expected)
+    assert "password" not in json.dumps(pod).lower()
+    assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
