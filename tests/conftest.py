@@ -1,5 +1,6 @@
 """Shared fixtures: the built-in sample at a small size, its artifacts, a web server, COCO's photographs."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from beam_jobs.preprocess import run
 from captionflow.ingest import ingest
 from captionflow.parameters import IngestParameters, PreprocessParameters, SampleParameters, TrainParameters
 from captionflow.sample import sample
 from captionflow.train import train
+from tests.pipeline_services import VertexPipelines
 from tests.servers import Site, serve
 
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
@@ -75,6 +79,26 @@ def model(trainable: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A captioner trained a little."""
     output = str(tmp_path_factory.mktemp("model") / "model")
     return train(trainable, output, TrainParameters(**SMALL, epochs=8))
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[tuple[VertexPipelines, dict[str, str]]]:
+    """Vertex AI on this machine, and the environment in which Google's clients find it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    server = VertexPipelines("runner@a-project", "PIPELINE_STATE_RUNNING", "PIPELINE_STATE_SUCCEEDED")
+    with serve(server):
+        account = {
+            "type": "service_account", "client_email": "runner@a-project", "private_key": pem, "token_uri": server.url,
+        }  # fmt: skip
+        (tmp_path / "account.json").write_text(json.dumps(account))
+        yield (
+            server,
+            {
+                "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+                "STORAGE_EMULATOR_HOST": server.url,
+            },
+        )
 
 
 @pytest.fixture(scope="session")

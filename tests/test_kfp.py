@@ -5,15 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.main import get_command
 
 from captionflow.cli import app
@@ -333,26 +330,6 @@ def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(host: str,
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"captionflow: --host: {host} cannot be reached: ")
     assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.fixture
-def google(tmp_path: Path) -> Iterator[tuple[VertexPipelines, dict[str, str]]]:
-    """Vertex AI on this machine, and the environment in which Google's clients find it."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    server = VertexPipelines("runner@a-project", "PIPELINE_STATE_RUNNING", "PIPELINE_STATE_SUCCEEDED")
-    with serve(server):
-        account = {
-            "type": "service_account", "client_email": "runner@a-project", "private_key": pem, "token_uri": server.url,
-        }  # fmt: skip
-        (tmp_path / "account.json").write_text(json.dumps(account))
-        yield (
-            server,
-            {
-                "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
-                "STORAGE_EMULATOR_HOST": server.url,
-            },
-        )
 
 
 VERTEX = ("--vertex", "--project", "a-project", "--region", "europe-west4", "--pipeline-root", "gs://a-bucket/vertex")
