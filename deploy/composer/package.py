@@ -1,4 +1,4 @@
-"""Build what a Cloud Composer environment receives: DAGs with our packages, plugins, and what its Python lacks.
+"""Build what Cloud Composer receives: DAGs with our packages, plugins, the sample, and what its Python lacks.
 
     python deploy/composer/package.py build/composer
     python deploy/composer/package.py build/composer --spec build/tfx.json
@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from captionflow.artifacts import code_version
+from captionflow.parameters import SampleParameters
+from captionflow.sample import sample
 
 ROOT = Path(__file__).resolve().parents[2]
 TFX = "tfx_pipeline"
@@ -46,6 +48,7 @@ def build(output: Path, spec: Path | None) -> None:
     _copy_files(plugins, output / "plugins")
     # Composer's web server has the plugins folder and not that of the DAGs.
     _copy_packages(sorted(set(packages) & set.union(*map(_imported, plugins))), output / "plugins")
+    sample(str(output / "sample"), SampleParameters())
     (output / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements()))
 
 
