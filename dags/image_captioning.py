@@ -71,6 +71,9 @@ def prepare_beam(context: Context) -> None:
         options = dict(context["params"]["beam_options"])
         PreprocessParameters.from_mapping(context["params"])
         beam_options([f"--runner={context['params']['runner']}", *beam_options_to_args(options)])
+    # The job is a process of its own, and imports our packages too, from the DAGs folder where they are not installed.
+    packages = str(Path(beam_jobs.__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
     # A task that times out leaves its process behind; two jobs must not work on one artifact.
     context["task"].default_pipeline_options = {**options, "exit-with-parent": True}
 

@@ -82,7 +82,7 @@ class VertexPipelines(Site):
             handler.rfile.read(int(handler.headers["Content-Length"]))
             send_json(handler, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
         elif handler.path.startswith("/storage/v1/b/"):
-            send_json(handler, {"kind": "storage#bucket"})
+            send_json(handler, {"error": {"code": 403, "message": "not yours to look at"}}, 403)
         else:
             self._reply(handler)
 
