@@ -16,7 +16,7 @@ from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
-from captionflow_plugin import MlflowRunLink, ReportLink
+from captionflow_links import MlflowRunLink, ReportLink
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
 
 import beam_jobs
