@@ -97,6 +97,7 @@ composer-package: $(SYNCED) $(if $(TFX_IMAGE),build/image_captioning_vertex.json
 # Always anew: make cannot tell that the image or an option is another.
 .PHONY: build/image_captioning_vertex.json
 build/image_captioning_vertex.json: $(SYNCED)
+	$(if $(and $(TFX_CSV),$(TFX_ROOT)),,$(error TFX_IMAGE needs TFX_CSV=gs://… and TFX_ROOT=gs://… beside it))
 	captionflow tfx compile --image "$(TFX_IMAGE)" --csv "$(TFX_CSV)" --pipeline-root "$(TFX_ROOT)" $(TFX) --output $@
 
 .PHONY: mlflow

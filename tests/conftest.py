@@ -24,6 +24,7 @@ from captionflow.parameters import IngestParameters, PreprocessParameters, Sampl
 from captionflow.sample import sample
 from captionflow.train import train
 from tests.pipeline_services import VertexPipelines
+from tests.processes import captionflow
 from tests.servers import Site, serve
 
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
@@ -79,6 +80,23 @@ def model(trainable: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A captioner trained a little."""
     output = str(tmp_path_factory.mktemp("model") / "model")
     return train(trainable, output, TrainParameters(**SMALL, epochs=8))
+
+
+def compile_tfx(file: Path) -> Path:
+    """Compile the TFX pipeline in a process of its own."""
+    done = captionflow(
+        "tfx", "compile", "--csv", "gs://bucket/captions.csv", "--pipeline-root", "gs://bucket/root",
+        "--image", "registry.example/captionflow:1", "--epochs", "3", "--output", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def compiled_tfx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TFX pipeline, compiled for Vertex AI."""
+    return compile_tfx(tmp_path_factory.mktemp("compiled") / "one.json")
 
 
 @pytest.fixture

@@ -106,9 +106,17 @@ def test_a_form_that_cannot_work_fails_at_once(
         start(load(monkeypatch, spec), **{**RUN, **params})
 
 
+OWN = {"component_artifact_root": "gs://a-bucket/artifacts", "sources": ["gs://a-bucket/captions.json"], "epochs": 3}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(("pipeline", "own"), [("spec", OWN), ("compiled_tfx", {})], ids=["own parameters", "TFX"])
 def test_it_submits_over_http_defers_and_ends_as_vertex_says(
-    monkeypatch: pytest.MonkeyPatch, spec: Path, google: tuple[VertexPipelines, dict[str, str]]
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    google: tuple[VertexPipelines, dict[str, str]],
+    pipeline: str,
+    own: dict[str, Any],
 ) -> None:
     """Up to the trigger it is the wire; the trigger speaks gRPC, and only what it is told to await is seen here."""
     from airflow.exceptions import AirflowException, TaskDeferred
@@ -118,28 +126,26 @@ def test_it_submits_over_http_defers_and_ends_as_vertex_says(
     for name, value in {**environment, "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://"}.items():
         monkeypatch.setenv(name, value)
     aiplatform.init(api_endpoint=server.url, api_transport="rest")
-    dag = load(monkeypatch, spec)
-    own = {
-        "component_artifact_root": "gs://a-bucket/artifacts",
-        "sources": ["gs://a-bucket/captions.json"],
-        "epochs": 3,
-    }
+    file: Path = request.getfixturevalue(pipeline)
+    content = json.loads(file.read_bytes())
+    dag = load(monkeypatch, file)
     with pytest.raises(TaskDeferred) as deferred:
         start(dag, **RUN, service_account="runner@b", **own)
 
     (job,) = server.jobs
     assert job["displayName"] == "image_captioning_vertex manual__1"
-    assert job["pipelineSpec"] == json.loads(spec.read_bytes())
+    assert job["pipelineSpec"] == content.get("pipelineSpec", content)
     assert job["runtimeConfig"]["gcsOutputDirectory"] == RUN["pipeline_root"]
     assert job["serviceAccount"] == "runner@b"
-    sent = job["runtimeConfig"]["parameterValues"]
+    sent = job["runtimeConfig"].get("parameterValues", {})
     assert {name: sent[name] for name in own} == own
 
     _, awaited = deferred.value.trigger.serialize()
     assert (awaited["project_id"], awaited["location"]) == ("a-project", "europe-west4")
-    assert awaited["job_id"].startswith("image-captioning-")
+    assert awaited["job_id"].startswith(job["pipelineSpec"]["pipelineInfo"]["name"])
     task = dag.get_task("run_pipeline")
     resumed = getattr(task, deferred.value.method_name)
-    assert resumed({}, {"status": "success", "message": "", "job": {"name": "projects/1/pipelineJobs/2"}})
+    run = {"name": "projects/1/locations/europe-west4/pipelineJobs/2"}
+    assert resumed({}, {"status": "success", "message": "", "job": run}) == run["name"]
     with pytest.raises(AirflowException, match="completed with status FAILED"):
         resumed({}, {"status": "error", "message": "Pipeline job 2 completed with status FAILED"})
