@@ -154,6 +154,12 @@ def test_airflow_variables_are_imported_and_their_file_is_removed(cloud: Cloud, 
     ]  # fmt: skip
 
 
+def test_the_run_is_given_what_the_form_would_be(cloud: Cloud) -> None:
+    assert cloud.deploy("--conf", '{"epochs": 2}').returncode == 0
+    (trigger,) = [command for command in cloud.commands if "trigger" in command]
+    assert trigger[-2:] == ["--conf", '{"epochs": 2}']
+
+
 def test_a_dry_run_prints_every_action_and_runs_none(cloud: Cloud) -> None:
     (cloud.home / "bin" / "gcloud").unlink()
     done = cloud.deploy("--dry-run")
@@ -178,7 +184,8 @@ def test_a_missing_argument_is_one_line(cloud: Cloud, name: str) -> None:
     [
         ("--nonsense", "1"), ("word",), ("--size",), ("--size", "huge"), ("--artifact-root", "/tmp"),
         ("--artifact-root", "gs://b/a,EVIL=1"), ("--project", "$(touch evil)"), ("--environment", "-x"),
-        ("--package", "/nowhere"), ("--variables", "/nowhere.json"), ("--image-version", "composer-2-airflow-2.11"),
+        ("--package", "/nowhere"), ("--variables", "/nowhere.json"), ("--conf", "[]"), ("--conf", "{"),
+        ("--image-version", "composer-2-airflow-2.11"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line(cloud: Cloud, options: tuple[str, ...]) -> None:

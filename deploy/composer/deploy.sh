@@ -26,6 +26,7 @@ By choice:
   --size SIZE                     small, medium or large; for a new environment, by default small
   --package FOLDER                by default build/composer
   --variables FILE                Airflow variables to set, as JSON: {"name": "value"}
+  --conf JSON                     what the DAG's form is given for the run at the end, such as where training runs
   --no-smoke-run                  do not run the DAG at the end
   --dry-run                       print each action and run nothing
 
@@ -47,7 +48,7 @@ fail() {
 }
 
 project='' location='' environment='' account='' root=''
-vertex_root='' vertex_account='' image='' size=small package=build/composer variables='' smoke=yes dry=''
+vertex_root='' vertex_account='' image='' size=small package=build/composer variables='' conf='{}' smoke=yes dry=''
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -69,6 +70,7 @@ while [ $# -gt 0 ]; do
     --size) size=$2 ;;
     --package) package=$2 ;;
     --variables) variables=$2 ;;
+    --conf) conf=$2 ;;
     *) fail "$1: unknown; see --help" ;;
   esac
   shift 2
@@ -94,7 +96,9 @@ check --vertex-service-account "${vertex_account:=$account}" "$email"
 [ -f "$package/requirements.txt" ] || fail "--package: $package is no package; 'make composer-package' builds one"
 [ -z "$variables" ] || [ -f "$variables" ] || fail "--variables: $variables: no such file"
 [ -n "$dry" ] || command -v gcloud > /dev/null || fail "gcloud is not installed"
-[ -n "$dry" ] || command -v python3 > /dev/null || fail "python3 is not installed"
+command -v python3 > /dev/null || fail "python3 is not installed"
+python3 -c 'import json, sys; sys.exit(type(json.loads(sys.argv[1])) is not dict)' "$conf" 2> /dev/null \
+  || fail "--conf: no JSON object like {\"epochs\": 4}"
 
 where=(--project "$project" --location "$location")
 temporary=$(mktemp -d)
@@ -232,7 +236,7 @@ smoke_run() {
   run_at=$(date -u +%Y-%m-%dT%H:%M:%S+00:00)
   act gcloud storage rsync --recursive "$package/sample" "$root/sample"
   patiently airflow_in_composer dags unpause image_captioning
-  airflow_in_composer dags trigger image_captioning --exec-date "$run_at" --run-id "deploy__$run_at"
+  airflow_in_composer dags trigger image_captioning --exec-date "$run_at" --run-id "deploy__$run_at" --conf "$conf"
   patiently ended "$run_at"
 }
 
