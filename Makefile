@@ -35,7 +35,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"sources": …}' for other data)
@@ -48,7 +48,7 @@ tfx: $(SAMPLE_CSV) ## Run the TFX pipeline on the captions of the built-in sampl
 
 .PHONY: test
 test: lint ## Check style, types and import rules, then run all tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: lint
 lint: $(SYNCED) ## ruff, mypy and import-linter
@@ -89,6 +89,16 @@ flink: build/flink/flink.jar ## Flink and Beam's job server for it, in one jar (
 
 build/flink/flink.jar: docker/flink/pom.xml
 	mvn --quiet --batch-mode --file $< package
+
+.PHONY: composer-package
+composer-package: $(SYNCED) $(if $(TFX_IMAGE),build/image_captioning_vertex.json) ## What a Cloud Composer environment's bucket receives, in build/composer (docs/composer.md)
+	python deploy/composer/package.py build/composer $(if $(TFX_IMAGE),--spec build/image_captioning_vertex.json)
+
+# Always anew: make cannot tell that the image or an option is another.
+.PHONY: build/image_captioning_vertex.json
+build/image_captioning_vertex.json: $(SYNCED)
+	$(if $(and $(TFX_CSV),$(TFX_ROOT)),,$(error TFX_IMAGE needs TFX_CSV=gs://… and TFX_ROOT=gs://… beside it))
+	captionflow tfx compile --image "$(TFX_IMAGE)" --csv "$(TFX_CSV)" --pipeline-root "$(TFX_ROOT)" $(TFX) --output $@
 
 .PHONY: mlflow
 mlflow: $(SYNCED) ## MLflow's UI at http://localhost:5000: parameters, curves, models and reports of all runs

@@ -16,7 +16,7 @@ from airflow.operators.python import get_current_context
 from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
 from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
-from captionflow_plugin import MlflowRunLink, ReportLink
+from captionflow_links import MlflowRunLink, ReportLink
 from dataflow_job import BeamOperator, job_name, label
 from training_place import PLACE, StepOperator, check_place
 from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
@@ -81,6 +81,9 @@ def prepare_beam(context: Context) -> None:
         if params["runner"] == DATAFLOW:
             configure_dataflow(context)
         beam_options([f"--runner={params['runner']}", *beam_options_to_args(options)])
+    # The job is a process of its own, and imports our packages too, from the DAGs folder where they are not installed.
+    packages = str(Path(beam_jobs.__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
     # A task that times out leaves its process behind; two jobs must not work on one artifact.
     task.default_pipeline_options = {**options, "exit-with-parent": True}
 

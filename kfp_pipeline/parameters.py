@@ -76,8 +76,8 @@ class KubeflowParameters(Parameters):
 class VertexParameters(Parameters):
     """Where Vertex AI runs a pipeline, and as whom."""
 
-    project: str | None = parameter(None, "With --vertex: Google Cloud project.")
-    region: str | None = parameter(None, "With --vertex: where it runs, such as europe-west4.")
-    pipeline_root: str | None = parameter(None, "With --vertex: gs:// folder for Vertex AI's own files.")
-    service_account: str | None = parameter(None, "With --vertex: account that the steps run as.")
-    api_endpoint: str | None = parameter(None, "With --vertex: a private endpoint of Vertex AI.")
+    project: str | None = parameter(None, "Vertex AI: Google Cloud project.")
+    region: str | None = parameter(None, "Vertex AI: where it runs, such as europe-west4.")
+    pipeline_root: str | None = parameter(None, "Vertex AI: gs:// folder for Vertex AI's own files.")
+    service_account: str | None = parameter(None, "Vertex AI: account that the steps run as.")
+    api_endpoint: str | None = parameter(None, "Vertex AI: a private endpoint of Vertex AI.")

@@ -1,5 +1,6 @@
 """Shared fixtures: the built-in sample at a small size, its artifacts, a web server, COCO's photographs."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from captionflow.ingest import ingest
 from captionflow.parameters import IngestParameters, PreprocessParameters, SampleParameters, TrainParameters
 from captionflow.sample import sample
 from captionflow.train import train
+from tests.pipeline_services import VertexPipelines, service_account
+from tests.processes import captionflow
 from tests.servers import Site, serve
 
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
@@ -75,6 +78,39 @@ def model(trainable: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A captioner trained a little."""
     output = str(tmp_path_factory.mktemp("model") / "model")
     return train(trainable, output, TrainParameters(**SMALL, epochs=8))
+
+
+def compile_tfx(file: Path) -> Path:
+    """Compile the TFX pipeline in a process of its own."""
+    done = captionflow(
+        "tfx", "compile", "--csv", "gs://bucket/captions.csv", "--pipeline-root", "gs://bucket/root",
+        "--image", "registry.example/captionflow:1", "--epochs", "3", "--output", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def compiled_tfx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TFX pipeline, compiled for Vertex AI."""
+    return compile_tfx(tmp_path_factory.mktemp("compiled") / "one.json")
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[tuple[VertexPipelines, dict[str, str]]]:
+    """Vertex AI on this machine, and the environment in which Google's clients find it."""
+    server = VertexPipelines("runner@a-project", "PIPELINE_STATE_RUNNING", "PIPELINE_STATE_SUCCEEDED")
+    with serve(server):
+        account = service_account("runner@a-project", token_uri=server.url)
+        (tmp_path / "account.json").write_text(json.dumps(account))
+        yield (
+            server,
+            {
+                "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+                "STORAGE_EMULATOR_HOST": server.url,
+            },
+        )
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,6 @@
 """Dataflow on this machine: its API over REST and gRPC, reached by its real name through a proxy, and its workers."""
 
-import datetime
 import json
-import selectors
-import socket
-import socketserver
 import ssl
 import subprocess
 import sys
@@ -13,18 +9,14 @@ from concurrent import futures
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 from google.cloud.dataflow_v1beta3 import GetJobRequest, Job, JobState, JobType
 
-from tests.pipeline_services import body, send_json
+from tests.google_proxy import certificate, proxy
+from tests.pipeline_services import body, send_json, service_account
 from tests.servers import Site, serve
 
 HOST = "dataflow.googleapis.com"
@@ -104,22 +96,23 @@ class Dataflow(Site):
 def dataflow(folder: Path, environment: dict[str, str]) -> Iterator[Dataflow]:
     """Run it; `environment`, of its workers and of its clients, is told how clients find it."""
     service = Dataflow(environment)
-    certificate, key = _certificate(folder)
+    authorities, key = certificate(HOST, folder)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
+    tls.load_cert_chain(authorities, key)
     with ExitStack() as running:
         running.enter_context(serve(service, tls))
         tokens = running.enter_context(serve(_Tokens()))
         rest = int(service.url.rpartition(":")[2])
-        rpc = running.enter_context(_grpc(service, certificate, key))
-        proxy = f"http://127.0.0.1:{running.enter_context(_proxy(rest, rpc))}"
+        rpc = running.enter_context(_grpc(service, authorities, key))
+        account = folder / "account.json"
+        account.write_text(json.dumps(service_account(ACCOUNT, token_uri=tokens.url, project_id="a-project")))
         environment |= {
-            **dict.fromkeys(("https_proxy", "HTTPS_PROXY"), proxy),
+            **dict.fromkeys(("https_proxy", "HTTPS_PROXY"), running.enter_context(proxy(HOST, rpc, rest))),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
             **dict.fromkeys(
-                ("REQUESTS_CA_BUNDLE", "HTTPLIB2_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"), str(certificate)
+                ("REQUESTS_CA_BUNDLE", "HTTPLIB2_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"), str(authorities)
             ),
-            "GOOGLE_APPLICATION_CREDENTIALS": str(_account(folder, key, tokens.url)),
+            "GOOGLE_APPLICATION_CREDENTIALS": str(account),
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://",
         }
         yield service
@@ -131,85 +124,14 @@ class _Tokens(Site):
         send_json(handler, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.TraditionalOpenSSL
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    return paths
-
-
-def _account(folder: Path, key: Path, token_uri: str) -> Path:
-    path = folder / "account.json"
-    account = {
-        "type": "service_account", "project_id": "a-project", "client_email": ACCOUNT,
-        "private_key": key.read_text(), "token_uri": token_uri,
-    }  # fmt: skip
-    path.write_text(json.dumps(account))
-    return path
-
-
 @contextmanager
-def _grpc(service: Dataflow, certificate: Path, key: Path) -> Iterator[int]:
+def _grpc(service: Dataflow, authorities: Path, key: Path) -> Iterator[int]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
     get = grpc.unary_unary_rpc_method_handler(service.get_job, GetJobRequest.deserialize, Job.serialize)
     handler = grpc.method_handlers_generic_handler("google.dataflow.v1beta3.JobsV1Beta3", {"GetJob": get})
     server.add_generic_rpc_handlers((handler,))
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), authorities.read_bytes())])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     yield port
     server.stop(None).wait()
-
-
-@contextmanager
-def _proxy(rest: int, rpc: int) -> Iterator[int]:
-    """Run a proxy whose tunnels all end here; a gRPC client says in its request that it is one."""
-
-    class Handler(socketserver.StreamRequestHandler):
-        rbufsize = 0
-
-        def handle(self) -> None:
-            request = b""
-            while not request.endswith(b"\r\n\r\n"):
-                request += self.request.recv(1)
-            if not request.startswith(f"CONNECT {HOST}:443".encode()):
-                self.request.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-                return
-            port = rpc if b"grpc" in request.lower() else rest
-            with socket.create_connection(("127.0.0.1", port)) as there:
-                self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-                _join(self.request, there)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
-
-
-def _join(one: socket.socket, other: socket.socket) -> None:
-    with selectors.DefaultSelector() as selector:
-        selector.register(one, selectors.EVENT_READ, other)
-        selector.register(other, selectors.EVENT_READ, one)
-        while True:
-            for ready, _ in selector.select():
-                data = ready.fileobj.recv(65536)  # type: ignore[union-attr]
-                if not data:
-                    return
-                ready.data.sendall(data)

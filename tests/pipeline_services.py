@@ -75,7 +75,10 @@ class KubeflowPipelines(Site):
 
 
 class VertexPipelines(Site):
-    """The calls of Vertex AI that its client makes for a run of an account's."""
+    """The calls of Vertex AI that its client makes for a run of an account's.
+
+    The provider's operator also asks Cloud Storage whether the bucket is there, with a token that it fetches.
+    """
 
     def __init__(self, account: str, *states: str) -> None:
         super().__init__()
@@ -85,6 +88,15 @@ class VertexPipelines(Site):
         self.error = ""
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/":
+            handler.rfile.read(int(handler.headers["Content-Length"]))
+            send_json(handler, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
+        elif handler.path.startswith("/storage/v1/b/"):
+            send_json(handler, {"error": {"code": 403, "message": "not yours to look at"}}, 403)
+        else:
+            self._reply(handler)
+
+    def _reply(self, handler: BaseHTTPRequestHandler) -> None:
         url, sent = urlsplit(handler.path), body(handler)
         parent = "/v1/projects/a-project/locations/europe-west4/pipelineJobs"
         if self.account not in _who(handler.headers["Authorization"]):

@@ -50,7 +50,7 @@ def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterat
         def do_GET(self) -> None:
             site.reply(self)
 
-        do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_GET
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             pass

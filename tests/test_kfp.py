@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from captionflow.parameters import EvaluateParameters, IngestParameters, Preproc
 from kfp_pipeline.component_files import STEPS, Step, component
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
-from tests.pipeline_services import KubeflowPipelines, VertexPipelines, body, service_account
+from tests.pipeline_services import KubeflowPipelines, VertexPipelines, body
 from tests.processes import captionflow
 from tests.servers import Site, send, serve
 
@@ -52,6 +51,11 @@ def test_a_component_file_is_in_step_with_the_parameter_classes(step: Step) -> N
     assert yaml.safe_load(step.file.read_text()) == component(step)
 
 
+BEAM_OPTIONS = {
+    "--runner", "--project", "--region", "--temp_location", "--service_account_email", "--sdk_container_image",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_a_component_passes_every_input_to_an_option_that_its_command_has(step: Step) -> None:
     from beam_jobs import preprocess
@@ -62,7 +66,7 @@ def test_a_component_passes_every_input_to_an_option_that_its_command_has(step: 
     command = get_command(preprocess.app if step.command == "preprocess" else app)
     command = getattr(command, "commands", {}).get(step.command, command)
     known = {option for parameter in command.params for option in parameter.opts}
-    beam = {"--runner", "--project", "--region", "--temp_location"} if step.command == "preprocess" else set()
+    beam = BEAM_OPTIONS if step.command == "preprocess" else set()
     flags, values = container["args"][::2], container["args"][1::2]
     assert set(flags) <= known | beam
     assert [value["inputValue"] for value in values[:-1]] == [given["name"] for given in content["inputs"]]
@@ -331,22 +335,6 @@ def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(host: str,
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"captionflow: --host: {host} cannot be reached: ")
     assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.fixture
-def google(tmp_path: Path) -> Iterator[tuple[VertexPipelines, dict[str, str]]]:
-    """Vertex AI on this machine, and the environment in which Google's clients find it."""
-    server = VertexPipelines("runner@a-project", "PIPELINE_STATE_RUNNING", "PIPELINE_STATE_SUCCEEDED")
-    with serve(server):
-        account = service_account("runner@a-project", token_uri=server.url)
-        (tmp_path / "account.json").write_text(json.dumps(account))
-        yield (
-            server,
-            {
-                "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
-                "STORAGE_EMULATOR_HOST": server.url,
-            },
-        )
 
 
 VERTEX = ("--vertex", "--project", "a-project", "--region", "europe-west4", "--pipeline-root", "gs://a-bucket/vertex")

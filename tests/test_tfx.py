@@ -18,6 +18,7 @@ from captionflow.csv_export import FILE, export_csv
 from captionflow.errors import InvalidInputError
 from captionflow.records import ImageCaption, to_json_line
 from captionflow.sources import COLUMNS
+from tests.conftest import compile_tfx
 from tests.processes import captionflow
 from tests.test_preprocess import CAPTION, ingest_records
 from tfx_pipeline.beam_args import beam_args
@@ -31,18 +32,9 @@ HEAVY = {"tfx", "tensorflow", "apache_beam", "ml_metadata", "torch", "kfp"}
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def compiled(compiled_tfx: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The same pipeline compiled twice, in two processes."""
-    folder = tmp_path_factory.mktemp("compiled")
-    files = [folder / name for name in ("one.json", "two.json")]
-    for file in files:
-        done = captionflow(
-            "tfx", "compile", "--csv", "gs://bucket/captions.csv", "--pipeline-root", "gs://bucket/root",
-            "--image", "registry.example/captionflow:1", "--epochs", "3", "--output", str(file),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == str(file)
-    return files
+    return [compiled_tfx, compile_tfx(tmp_path_factory.mktemp("compiled") / "two.json")]
 
 
 def test_the_description_is_in_step_with_the_pipeline() -> None:

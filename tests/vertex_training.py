@@ -3,22 +3,13 @@
 Clients find it by what any gRPC client heeds: a proxy, and the authorities to trust.
 """
 
-import select
-import socket
-import socketserver
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.cloud.aiplatform_v1 import (
     CreateTrainingPipelineRequest,
     GetTrainingPipelineRequest,
@@ -26,6 +17,7 @@ from google.cloud.aiplatform_v1 import (
     TrainingPipeline,
 )
 
+from tests.google_proxy import certificate, proxy
 from tests.training_services import Container
 
 HOST = "europe-west4-aiplatform.googleapis.com"
@@ -95,62 +87,15 @@ def serve_vertex(folder: Path) -> Iterator[VertexTraining]:
     Args:
         folder: where the certificate goes.
     """
-    key, certificate = _certificate()
-    (folder / "authorities.pem").write_bytes(certificate)
+    authorities, key = certificate(HOST, folder)
     vertex = VertexTraining()
     server = grpc.server(ThreadPoolExecutor(4), handlers=[vertex])
-    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), authorities.read_bytes())])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
-    with _proxy(port) as proxy:
-        vertex.env = {"grpc_proxy": proxy, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(folder / "authorities.pem")}
+    with proxy(HOST, port) as url:
+        vertex.env = {"grpc_proxy": url, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authorities)}
         try:
             yield vertex
         finally:
             server.stop(None)
-
-
-def _certificate() -> tuple[bytes, bytes]:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .sign(key, SHA256())
-    )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return private, certificate.public_bytes(Encoding.PEM)
-
-
-@contextmanager
-def _proxy(port: int) -> Iterator[str]:
-    """Run a proxy that leads whoever asks for Vertex AI to a port of this machine, and nobody anywhere else."""
-
-    class Tunnel(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            asked = self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
-            if not asked.startswith(f"CONNECT {HOST}:443 ".encode()):
-                self.wfile.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-                return
-            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            with socket.create_connection(("127.0.0.1", port)) as there:
-                _pass_on(self.connection, there)
-
-    class Proxy(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-    with Proxy(("127.0.0.1", 0), Tunnel) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{proxy.server_address[1]}"
-        proxy.shutdown()
-
-
-def _pass_on(one: socket.socket, other: socket.socket) -> None:
-    ways = {one: other, other: one}
-    while True:
-        for ready in select.select(list(ways), [], [])[0]:
-            if not (data := ready.recv(65536)):
-                return
-            ways[ready].sendall(data)

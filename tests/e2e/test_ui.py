@@ -64,9 +64,9 @@ def test_webserver_processes_share_no_database_connection(stack: Stack) -> None:
     assert [owners[socket] for socket in connected if len(owners[socket]) > 1] == []
 
 
-def test_both_dags_are_there_and_imported_without_error(page: Page) -> None:
+def test_every_dag_is_there_and_imported_without_error(page: Page) -> None:
     page.goto("/home")
-    for dag in ("image_captioning", "image_captioning_tfx"):
+    for dag in ("image_captioning", "image_captioning_tfx", "image_captioning_vertex"):
         expect(page.get_by_role("link", name=dag, exact=True)).to_be_visible()
     expect(page.get_by_text("DAG Import Error")).to_have_count(0)
     shoot(page, "home")

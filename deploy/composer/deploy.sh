@@ -1,0 +1,252 @@
+#!/usr/bin/env bash
+# Bring a Cloud Composer environment to the state of this checkout; `--help` tells how.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+usage() {
+  cat <<'HELP'
+Create or update a Cloud Composer 3 environment, and try it.
+
+  make composer-package TFX_IMAGE=… TFX_CSV=gs://… TFX_ROOT=gs://…
+  deploy/composer/deploy.sh --project PROJECT --location REGION --environment NAME \
+    --service-account ACCOUNT --artifact-root gs://BUCKET/captionflow [--dry-run]
+
+Needed:
+  --project          Google Cloud project
+  --location         region, such as europe-west4
+  --environment      name of the environment; the dags and plugins folders of its bucket are ours alone:
+                     what is in them and not in the package is deleted
+  --service-account  e-mail of the account that Airflow's tasks run as
+  --artifact-root    gs:// folder that receives the artifacts
+
+By choice:
+  --vertex-root URI               gs:// folder for Vertex AI's own files; by default vertex below the artifact root
+  --vertex-service-account EMAIL  account that Vertex AI's steps run as; by default that of Airflow's tasks
+  --image-version VERSION         Composer's image; by default the newest with our Airflow's minor version
+  --size SIZE                     small, medium or large; for a new environment, by default small
+  --package FOLDER                by default build/composer
+  --variables FILE                Airflow variables to set, as JSON: {"name": "value"}
+  --conf JSON                     what the DAG's form is given for the run at the end, such as where training runs
+  --no-smoke-run                  do not run the DAG at the end
+  --dry-run                       print each action and run nothing
+
+What it does, in this order, and no step where there is nothing to change:
+  1. the environment is created, if there is none of that name
+  2. its PyPI packages become those of the package's requirements.txt
+  3. its environment variables CAPTIONFLOW_… are set; others stay as they are
+  4. plugins and DAGs are copied to its bucket, and what is gone from the package is deleted there
+  5. the connection google_cloud_default and the variables are imported
+  6. image_captioning runs on the built-in sample, which is copied below the artifact root first
+
+It may be stopped and started again at any point. Steps 1 to 3 take up to half an hour each time they change something.
+HELP
+}
+
+fail() {
+  echo "deploy.sh: $1" >&2
+  exit 2
+}
+
+project='' location='' environment='' account='' root=''
+vertex_root='' vertex_account='' image='' size=small package=build/composer variables='' conf='{}' smoke=yes dry=''
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h) usage; exit ;;
+    --dry-run) dry=yes; shift; continue ;;
+    --no-smoke-run) smoke=''; shift; continue ;;
+    --*) [ $# -ge 2 ] || fail "$1: needs a value; see --help" ;;
+    *) fail "$1: not an option; see --help" ;;
+  esac
+  case $1 in
+    --project) project=$2 ;;
+    --location) location=$2 ;;
+    --environment) environment=$2 ;;
+    --service-account) account=$2 ;;
+    --artifact-root) root=${2%/} ;;
+    --vertex-root) vertex_root=${2%/} ;;
+    --vertex-service-account) vertex_account=$2 ;;
+    --image-version) image=$2 ;;
+    --size) size=$2 ;;
+    --package) package=$2 ;;
+    --variables) variables=$2 ;;
+    --conf) conf=$2 ;;
+    *) fail "$1: unknown; see --help" ;;
+  esac
+  shift 2
+done
+
+check() { # name, value, pattern
+  [ -n "$2" ] || fail "$1: is missing; see --help"
+  [[ $2 =~ ^$3$ ]] || fail "$1: '$2' does not look right; see --help"
+}
+gs_folder='gs://[a-z0-9][a-z0-9._-]+(/[A-Za-z0-9._/-]+)?'
+email='[a-z0-9.-]+@[a-z0-9.-]+'
+check --project "$project" '[a-z][a-z0-9.:-]+'
+check --location "$location" '[a-z]+-[a-z]+[0-9]+'
+check --environment "$environment" '[a-z]([a-z0-9-]*[a-z0-9])?'
+check --service-account "$account" "$email"
+check --artifact-root "$root" "$gs_folder"
+check --size "$size" 'small|medium|large'
+# The version of Airflow is stated in pyproject.toml alone.
+image=${image:-composer-3-airflow-$(sed -n 's/.*"apache-airflow==\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)}
+check --image-version "$image" 'composer-3-airflow-[0-9.]+(-build\.[0-9]+)?'
+check --vertex-root "${vertex_root:=$root/vertex}" "$gs_folder"
+check --vertex-service-account "${vertex_account:=$account}" "$email"
+[ -f "$package/requirements.txt" ] || fail "--package: $package is no package; 'make composer-package' builds one"
+[ -z "$variables" ] || [ -f "$variables" ] || fail "--variables: $variables: no such file"
+[ -n "$dry" ] || command -v gcloud > /dev/null || fail "gcloud is not installed"
+command -v python3 > /dev/null || fail "python3 is not installed"
+python3 -c 'import json, sys; sys.exit(type(json.loads(sys.argv[1])) is not dict)' "$conf" 2> /dev/null \
+  || fail "--conf: no JSON object like {\"epochs\": 4}"
+
+where=(--project "$project" --location "$location")
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+
+say() { echo "== $*" >&2; }
+
+# Run a command; in a dry run print it, as a shell would take it.
+act() {
+  if [ -n "$dry" ]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+airflow_in_composer() { # command, its subcommand, further arguments
+  act gcloud composer environments run "$environment" "${where[@]}" "$1" "$2" -- "${@:3}"
+}
+
+update() { act gcloud composer environments update "$environment" "${where[@]}" "$@"; }
+
+# Write what the environment is to a file; fail if it cannot be told. No environment leaves an empty file.
+describe() {
+  act gcloud composer environments list --project "$project" --locations "$location" \
+    --filter "name:/environments/$environment" --format 'value(name.basename())' > "$temporary/names"
+  : > "$temporary/environment.json"
+  if [ -n "$dry" ] || grep -qxF "$environment" "$temporary/names"; then
+    act gcloud composer environments describe "$environment" "${where[@]}" --format json > "$temporary/environment.json"
+  fi
+}
+
+# Whether the environment has other values than a file, one name=value a line; in a dry run it has.
+differs() { # section of softwareConfig, file
+  [ -n "$dry" ] || ! python3 deploy/composer/same.py "$temporary/environment.json" "$@"
+}
+
+create() {
+  say "1. environment $environment"
+  describe
+  if [ -n "$dry" ]; then
+    cat "$temporary/names" "$temporary/environment.json"
+    say "only where there is none:"
+  elif [ -s "$temporary/environment.json" ]; then
+    return
+  fi
+  act gcloud composer environments create "$environment" "${where[@]}" --image-version "$image" \
+    --environment-size "$size" --service-account "$account" --support-web-server-plugins --env-variables "$(variables_of)"
+  [ -n "$dry" ] || describe
+}
+
+variables_of() {
+  local all
+  all=$(printf '%s,' "CAPTIONFLOW_ARTIFACT_ROOT=$root" "CAPTIONFLOW_VERTEX_PROJECT=$project" \
+    "CAPTIONFLOW_VERTEX_REGION=$location" "CAPTIONFLOW_VERTEX_PIPELINE_ROOT=$vertex_root" \
+    "CAPTIONFLOW_VERTEX_SERVICE_ACCOUNT=$vertex_account")
+  echo "${all%,}"
+}
+
+install() {
+  say "2. PyPI packages"
+  if differs pypiPackages "$package/requirements.txt"; then
+    update --update-pypi-packages-from-file "$package/requirements.txt"
+  fi
+}
+
+set_variables() {
+  say "3. environment variables"
+  variables_of | tr , '\n' > "$temporary/variables"
+  if differs envVariables "$temporary/variables"; then
+    update --update-env-variables "$(variables_of)"
+  fi
+}
+
+bucket() {
+  if [ -n "$dry" ]; then
+    echo gs://BUCKET-OF-THE-ENVIRONMENT
+  else
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["config"]["dagGcsPrefix"].removesuffix("/dags"))' \
+      "$temporary/environment.json"
+  fi
+}
+
+copy() {
+  say "4. plugins and DAGs"
+  # Plugins first: the DAGs import them. Composer's own DAG, which watches over the environment, stays.
+  for folder in plugins dags; do
+    act gcloud storage rsync --recursive --delete-unmatched-destination-objects \
+      --exclude '^airflow_monitoring\.py$|(^|/)__pycache__/' "$package/$folder" "$1/$folder"
+  done
+}
+
+import_file() { # what, file, bucket, further arguments
+  local name=captionflow/$1.json
+  act gcloud storage cp "$2" "$3/data/$name"
+  airflow_in_composer "$1" import "/home/airflow/gcs/data/$name" "${@:4}"
+  act gcloud storage rm "$3/data/$name"
+}
+
+connect() {
+  say "5. connection and variables"
+  printf '{"google_cloud_default": {"conn_type": "google_cloud_platform", "extra": {"project": "%s"}}}\n' "$project" \
+    > "$temporary/connections.json"
+  import_file connections "$temporary/connections.json" "$1" --overwrite
+  if [ -n "$variables" ]; then
+    import_file variables "$variables" "$1"
+  fi
+}
+
+# Try again while Airflow has not read the DAG or the run has not ended.
+patiently() {
+  local look
+  for ((look = 0; look < ${DEPLOY_LOOKS:-120}; look++)); do
+    if "$@"; then return; fi
+    sleep "${DEPLOY_PAUSE:-30}"
+  done
+  echo "deploy.sh: gave up waiting; see $environment in Airflow's pages" >&2
+  exit 1
+}
+
+ended() { # logical date
+  local said
+  said=$(airflow_in_composer dags state image_captioning "$1")
+  if grep -q '^failed' <<< "$said"; then
+    echo "deploy.sh: the run deploy__$1 failed; see its logs in Airflow" >&2
+    exit 1
+  fi
+  if [ -n "$dry" ]; then echo "$said"; else grep -q '^success' <<< "$said"; fi
+}
+
+smoke_run() {
+  local run_at
+  say "6. image_captioning on the built-in sample"
+  run_at=$(date -u +%Y-%m-%dT%H:%M:%S+00:00)
+  act gcloud storage rsync --recursive "$package/sample" "$root/sample"
+  patiently airflow_in_composer dags unpause image_captioning
+  airflow_in_composer dags trigger image_captioning --exec-date "$run_at" --run-id "deploy__$run_at" --conf "$conf"
+  patiently ended "$run_at"
+}
+
+create
+install
+set_variables
+bucket=$(bucket)
+copy "$bucket"
+connect "$bucket"
+if [ -n "$smoke" ]; then
+  smoke_run
+fi
+say "done"

@@ -1,0 +1,24 @@
+"""Tell by the exit code whether a Composer environment has the values of a file already.
+
+    same.py ENVIRONMENT.json pypiPackages|envVariables FILE
+
+The environment is as gcloud describes it; the file has one name=value or name==version a line. Packages that are not
+in the file make a difference; environment variables may have been set by others. Needs nothing but Python.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def same(environment: dict[str, dict], section: str, lines: list[str]) -> bool:
+    """Whether the section holds what the lines say."""
+    present = environment["config"]["softwareConfig"].get(section, {})
+    if section == "pypiPackages":
+        return present == {name: f"=={version}" for name, _, version in (line.partition("==") for line in lines)}
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}.items() <= present.items()
+
+
+if __name__ == "__main__":
+    described, section, file = sys.argv[1:]
+    sys.exit(not same(json.loads(Path(described).read_text()), section, Path(file).read_text().split()))

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""What deploy.sh calls gcloud, on a folder: it notes each command, and keeps the environment and its bucket."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+HOME = Path(os.environ["GCLOUD_HOME"])
+ENVIRONMENT = HOME / "environment.json"
+
+
+def option(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def load() -> dict:
+    return json.loads(ENVIRONMENT.read_text())
+
+
+def software(environment: dict, section: str, values: dict) -> None:
+    environment["config"]["softwareConfig"][section] = values
+    ENVIRONMENT.write_text(json.dumps(environment))
+
+
+def variables(text: str) -> dict:
+    return dict(pair.split("=", 1) for pair in text.split(","))
+
+
+def create(arguments: list[str]) -> None:
+    environment = {"config": {"dagGcsPrefix": "gs://the-bucket/dags", "softwareConfig": {"envVariables": {}}}}
+    software(environment, "envVariables", variables(option(arguments, "--env-variables")))
+
+
+def update(arguments: list[str]) -> None:
+    environment = load()
+    if "--update-env-variables" in arguments:
+        present = environment["config"]["softwareConfig"]["envVariables"]
+        software(environment, "envVariables", present | variables(option(arguments, "--update-env-variables")))
+    else:
+        lines = Path(option(arguments, "--update-pypi-packages-from-file")).read_text().split()
+        software(environment, "pypiPackages", {name: f"=={v}" for name, v in (line.split("==") for line in lines)})
+
+
+def local(uri: str) -> Path:
+    return HOME / uri.removeprefix("gs://")
+
+
+def rsync(arguments: list[str]) -> None:
+    source, target = Path(arguments[-2]), local(arguments[-1])
+    excluded = option(arguments, "--exclude") if "--exclude" in arguments else "(?!)"
+    for path in [path for path in target.rglob("*") if path.is_file()]:
+        name = str(path.relative_to(target))
+        gone = "--delete-unmatched-destination-objects" in arguments and not (source / name).exists()
+        if gone and not re.search(excluded, name):
+            path.unlink()
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def copy(arguments: list[str]) -> None:
+    local(arguments[-1]).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(arguments[-2], local(arguments[-1]))
+
+
+def run(arguments: list[str]) -> None:
+    """Tell the state of the run: the next one in the file, the last one for ever."""
+    if "state" in arguments:
+        first, *later = (HOME / "states").read_text().split()
+        print(first)
+        (HOME / "states").write_text(" ".join(later or [first]))
+
+
+ANSWERS = {
+    "composer environments list": lambda _: print("captionflow-old", *["captionflow"] * ENVIRONMENT.exists(), sep="\n"),
+    "composer environments describe": lambda _: print(ENVIRONMENT.read_text()),
+    "composer environments create": create,
+    "composer environments update": update,
+    "composer environments run": run,
+    "storage rsync": rsync,
+    "storage cp": copy,
+    "storage rm": lambda arguments: local(arguments[-1]).unlink(),
+}
+
+
+def main(arguments: list[str]) -> int:
+    with (HOME / "commands").open("a") as commands:
+        commands.write(json.dumps(arguments) + "\n")
+    said = " ".join(arguments)
+    if (fault := os.environ.get("GCLOUD_FAILS_AT")) and fault in said:
+        print(f"ERROR: (gcloud) {fault}: denied", file=sys.stderr)
+        return 1
+    (answer,) = (answer for words, answer in ANSWERS.items() if said.startswith(words))
+    answer(arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""The DAG that sends the TFX pipeline to Vertex AI: how it parses, what its form offers, what it sends and awaits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kfp_pipeline.parameters import CompileParameters, VertexParameters
+from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
+from tests.pipeline_services import VertexPipelines
+
+ROOT = Path(__file__).parents[1]
+RUN = {"project": "a-project", "region": "europe-west4", "pipeline_root": "gs://a-bucket/vertex"}
+
+
+def load(monkeypatch: pytest.MonkeyPatch, spec: Path) -> Any:
+    from airflow.models.dagbag import DagBag
+
+    monkeypatch.setenv("CAPTIONFLOW_VERTEX_SPEC", str(spec))
+    bag = DagBag(ROOT / "dags" / "image_captioning_vertex.py", include_examples=False)
+    assert bag.import_errors == {}
+    return bag.dags["image_captioning_vertex"]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled pipeline with parameters of its own."""
+    file = tmp_path_factory.mktemp("spec") / "pipeline.json"
+    compile_pipeline(CompileParameters(), str(file))
+    return file
+
+
+def start(dag: Any, **params: Any) -> Any:
+    """Render, check and execute the task as Airflow does, with a task instance that keeps no XComs."""
+    task = dag.get_task("run_pipeline")
+    context = {
+        "dag": dag, "task": task, "run_id": "manual__1", "params": {**dag.params.dump(), **params},
+        "ti": SimpleNamespace(xcom_push=lambda **_: None),
+    }  # fmt: skip
+    task.render_template_fields(context)
+    task.pre_execute(context)
+    return task.execute(context)
+
+
+def test_it_parses_without_a_compiled_pipeline_and_offers_where_to_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CAPTIONFLOW_VERTEX_REGION", "europe-west4")
+    dag = load(monkeypatch, tmp_path / "none.json")
+    dag.params.validate()
+    assert set(dag.params) == {*VertexParameters.json_schema(), "spec"} - {"api_endpoint"}
+    assert dag.params["region"] == "europe-west4"
+    assert dag.params["project"] is None
+    for name in dag.params:
+        assert dag.params.get_param(name).description
+    (task,) = dag.tasks
+    assert task.retries > 0
+    assert task.execution_timeout is not None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"root": 1}', '{"root": {"inputDefinitions": {"parameters": {"a": {}}}}}']
+)
+def test_it_parses_whatever_lies_in_the_pipelines_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "broken.json").write_text(content)
+    assert len(load(monkeypatch, tmp_path / "broken.json").params) == 5
+
+
+def test_the_form_offers_the_pipelines_own_parameters(monkeypatch: pytest.MonkeyPatch, spec: Path) -> None:
+    dag = load(monkeypatch, spec)
+    dag.params.validate()
+    assert set(pipeline_inputs()) <= set(dag.params)
+    assert dag.params.get_param("epochs").schema["type"] == ["null", "integer"]
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy; runpy.run_path('dags/image_captioning_vertex.py');"
+        "print([m for m in ('torch', 'apache_beam', 'tensorflow', 'tfx', 'kfp', 'google.cloud.aiplatform')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"project": None}, "project: is empty"),
+        ({"region": ""}, "region: is empty"),
+        ({"spec": "/nowhere/spec.json"}, "spec: /nowhere/spec.json: no such file"),
+    ],
+)
+def test_a_form_that_cannot_work_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, spec: Path, params: dict[str, Any], message: str
+) -> None:
+    from airflow.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=message):
+        start(load(monkeypatch, spec), **{**RUN, **params})
+
+
+OWN = {"component_artifact_root": "gs://a-bucket/artifacts", "sources": ["gs://a-bucket/captions.json"], "epochs": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pipeline", "own"), [("spec", OWN), ("compiled_tfx", {})], ids=["own parameters", "TFX"])
+def test_it_submits_over_http_defers_and_ends_as_vertex_says(
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    google: tuple[VertexPipelines, dict[str, str]],
+    pipeline: str,
+    own: dict[str, Any],
+) -> None:
+    """Up to the trigger it is the wire; the trigger speaks gRPC, and only what it is told to await is seen here."""
+    from airflow.exceptions import AirflowException, TaskDeferred
+    from google.cloud import aiplatform
+
+    server, environment = google
+    for name, value in {**environment, "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://"}.items():
+        monkeypatch.setenv(name, value)
+    aiplatform.init(api_endpoint=server.url, api_transport="rest")
+    file: Path = request.getfixturevalue(pipeline)
+    content = json.loads(file.read_bytes())
+    dag = load(monkeypatch, file)
+    with pytest.raises(TaskDeferred) as deferred:
+        start(dag, **RUN, service_account="runner@b", **own)
+
+    (job,) = server.jobs
+    assert job["displayName"] == "image_captioning_vertex manual__1"
+    assert job["pipelineSpec"] == content.get("pipelineSpec", content)
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == RUN["pipeline_root"]
+    assert job["serviceAccount"] == "runner@b"
+    sent = job["runtimeConfig"].get("parameterValues", {})
+    assert {name: sent[name] for name in own} == own
+
+    _, awaited = deferred.value.trigger.serialize()
+    assert (awaited["project_id"], awaited["location"]) == ("a-project", "europe-west4")
+    assert awaited["job_id"].startswith(job["pipelineSpec"]["pipelineInfo"]["name"])
+    task = dag.get_task("run_pipeline")
+    resumed = getattr(task, deferred.value.method_name)
+    run = {"name": "projects/1/locations/europe-west4/pipelineJobs/2"}
+    assert resumed({}, {"status": "success", "message": "", "job": run}) == run["name"]
+    with pytest.raises(AirflowException, match="completed with status FAILED"):
+        resumed({}, {"status": "error", "message": "Pipeline job 2 completed with status FAILED"})
