@@ -52,9 +52,9 @@ PARAMS = {
     ),
     **form(PreprocessParameters, "2 Preprocess", allow_url_prefix=[SAMPLE_IMAGES]),
     **form(ReuseParameters, "2 Preprocess"),
-    **form(DataflowParameters, "5 Dataflow"),
     **form(TrainParameters, "3 Train"),
     **form(EvaluateParameters, "4 Evaluate"),
+    **form(DataflowParameters, "5 Dataflow"),
     **PLACE,
 }
 

@@ -101,7 +101,7 @@ def test_the_webserver_is_told_the_graph_and_the_form() -> None:
     assert told.get_task("evaluate").upstream_task_ids == {"train", "preprocess"}
     assert list(told.get_task("evaluate").extra_links) == ["MLflow run", "Report"]
     sections = {name: told.params.get_param(name).schema.get("section", "") for name in told.params}
-    ours = {name for name, section in sections.items() if section.startswith("5 ")}
+    ours = {name for name, section in sections.items() if section.startswith("6 ")}
     assert {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} <= ours
 
 
