@@ -73,7 +73,7 @@ def test_every_dag_is_there_and_imported_without_error(page: Page) -> None:
 
 
 def test_the_form_refuses_a_wrong_value_before_it_is_sent(page: Page) -> None:
-    open_form(page, "Train")
+    open_form(page, "3 Train")
     before = run_ids(page)
     page.locator("#element_epochs").fill("0")
     trigger(page)
@@ -82,7 +82,7 @@ def test_the_form_refuses_a_wrong_value_before_it_is_sent(page: Page) -> None:
 
 
 def test_the_form_comes_back_with_what_was_wrong(page: Page) -> None:
-    open_form(page, "Ingest")
+    open_form(page, "1 Ingest")
     before = run_ids(page)
     page.locator("#element_max_reject_ratio").fill("7")
     trigger(page)
@@ -91,7 +91,7 @@ def test_the_form_comes_back_with_what_was_wrong(page: Page) -> None:
 
 
 def test_a_run_from_the_form_to_its_report(page: Page) -> None:
-    open_form(page, "Train")
+    open_form(page, "3 Train")
     before = run_ids(page)
     for field, value in QUICK.items():
         page.locator(f"#element_{field}").fill(value)
