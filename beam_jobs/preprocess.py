@@ -144,8 +144,8 @@ def _refusal(error: Exception) -> str:
     """Return the message in a Google API's answer, or all of the error."""
     # https://cloud.google.com/apis/design/errors#http_mapping
     try:
-        return str(json.loads(error.content)["error"]["message"])  # type: ignore[attr-defined]
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return str(json.loads(getattr(error, "content", ""))["error"]["message"])
+    except (KeyError, TypeError, ValueError):
         return str(error)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 from gcp_storage_emulator.server import create_server
 
-from tests.google_cloud import Dataflow, dataflow
+from tests.dataflow_service import Dataflow, dataflow
 from tests.processes import wait_until
 from tests.test_dag import RUN_AT, Airflow, conf_for
 
