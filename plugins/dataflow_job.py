@@ -38,7 +38,11 @@ def job_name(dag_id: str, run_id: str) -> str:
 
 
 def running_job(hook: DataflowHook, project: str, region: str, name: str) -> str | None:
-    """Return the id of the job of that name that is still at work."""
+    """Return the id of the job of that name that is still at work.
+
+    Raises:
+        googleapiclient.errors.HttpError: Dataflow does not tell.
+    """
     jobs = hook.get_conn().projects().locations().jobs()
     request = jobs.list(projectId=project, location=region, filter="ACTIVE", name=name)
     while request is not None:
@@ -55,8 +59,8 @@ class BeamOperator(BeamRunPythonPipelineOperator):
 
     def execute_on_dataflow(self, context: Context) -> NoReturn:
         """Submit the job, unless an earlier try has, and wait for its end without holding a worker's slot."""
-        where = {"project_id": self.dataflow_config.project_id, "region": self.dataflow_config.location}
-        earlier = running_job(self.dataflow_hook, *where.values(), self.dataflow_job_name)
+        project, region = self.dataflow_config.project_id, self.dataflow_config.location
+        earlier = running_job(self.dataflow_hook, project, region, self.dataflow_job_name)
         if earlier:
             self.log.info("An earlier try's job %s is at work; waiting for that one", earlier)
             self.dataflow_job_id = earlier
@@ -71,11 +75,11 @@ class BeamOperator(BeamRunPythonPipelineOperator):
             )
         if not self.dataflow_job_id:
             raise AirflowException("Beam ended without telling the id of a Dataflow job")
-        DataflowJobLink.persist(context=context, job_id=self.dataflow_job_id, **where)
+        DataflowJobLink.persist(context=context, project_id=project, region=region, job_id=self.dataflow_job_id)
         trigger = DataflowJobTrigger(
             job_id=self.dataflow_job_id,
-            project_id=self.dataflow_config.project_id,
-            location=self.dataflow_config.location,
+            project_id=project,
+            location=region,
             wait_until_finished=True,
             gcp_conn_id=self.gcp_conn_id,
             poll_sleep=self.dataflow_config.poll_sleep,

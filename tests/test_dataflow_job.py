@@ -1,0 +1,37 @@
+"""How a run's Dataflow job is named and labelled."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+texts = st.text(min_size=1)
+
+
+@pytest.fixture(scope="module")
+def job() -> ModuleType:
+    sys.path.append(str(Path(__file__).parents[1] / "plugins"))
+    import dataflow_job
+
+    return dataflow_job
+
+
+@given(dag_id=texts, run_id=texts)
+def test_any_run_has_a_name_that_dataflow_takes(job: ModuleType, dag_id: str, run_id: str) -> None:
+    name = job.job_name(dag_id, run_id)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,1022}[a-z0-9])?", name)
+    assert name == job.job_name(dag_id, run_id)
+
+
+@given(first=texts, second=texts)
+def test_two_runs_have_two_names(job: ModuleType, first: str, second: str) -> None:
+    assert (job.job_name("dag", first) == job.job_name("dag", second)) == (first == second)
+
+
+@given(text=texts)
+def test_any_text_becomes_a_label(job: ModuleType, text: str) -> None:
+    assert re.fullmatch(r"[a-z0-9-]{0,63}", job.label(text))
