@@ -27,7 +27,7 @@ RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/code/wheel . \
  && uv pip install --quiet --no-deps --target /opt/code /opt/code/wheel/*.whl
 
 FROM python:3.11-slim-bookworm
-# Of Debian, such as a Java for Flink.
+# Of Debian, such as a Java for Flink. libseccomp2, which confines the decoding of pictures, is there: apt needs it.
 ARG PACKAGES=
 RUN [ -z "$PACKAGES" ] || { apt-get update && apt-get install --yes --no-install-recommends $PACKAGES \
  && rm -rf /var/lib/apt/lists/*; }

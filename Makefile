@@ -11,6 +11,8 @@ RUN_AT := $(shell date -u +%Y-%m-%dT%H:%M:%S+00:00)
 # Exported, since make would split a value of several lines.
 export CONF
 export CAPTIONFLOW_ARTIFACT_ROOT := $(ROOT)
+# Who runs this owns the machine. Where others may trigger, leave it unset or name what they may reach.
+export CAPTIONFLOW_TRIGGER_PREFIXES ?= *
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
 export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
@@ -51,11 +53,16 @@ test: lint ## Check style, types and import rules, then run all tests
 	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: lint
-lint: $(SYNCED) ## ruff, mypy and import-linter
+lint: $(SYNCED) ## ruff, bandit, mypy and import-linter
 	ruff check .
 	ruff format --check .
+	bandit --quiet --configfile pyproject.toml --recursive .
 	mypy
 	lint-imports
+
+.PHONY: audit
+audit: $(SYNCED) ## Ask PyPI for known vulnerabilities in what requirements.lock pins (needs the network)
+	pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 .PHONY: bench
 bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENCH='--images DIR --count 1000' …)

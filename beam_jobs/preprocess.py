@@ -23,11 +23,15 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from captionflow.artifacts import Artifact, Draft, begin, open_artifact, resolve
+from captionflow.artifacts import Artifact, open_artifact
+from captionflow.draft import Draft, begin
 from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError
 from captionflow.kinds import INGESTED, PREPROCESSED
 from captionflow.options import expand, makes
 from captionflow.parameters import PreprocessParameters, ReuseParameters, items
+from captionflow.records import CAPTIONS
+from captionflow.terminal import one_line
+from captionflow.uris import resolve
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -57,14 +61,17 @@ def run(
         StepFailedError: no image is left.
     """
     # Imported here so that --help does not wait for them.
-    from captionflow.preprocess import summary
+    from captionflow.preprocess import check_splits, summary
     from captionflow.reuse import open_earlier
     from captionflow.shard_workers import shard_workers
     from captionflow.shards import Layout
 
     source = open_artifact(ingested, INGESTED)
+    source.verify()
     images = source.manifest.counts["images"]
     layout = Layout.plan(images, parameters)
+    with source.open(CAPTIONS, check=False) as lines:
+        check_splits(lines, images, layout, parameters)
     if reuse and resolve(reuse) == resolve(output):
         raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
     earlier = open_earlier(reuse, parameters) if reuse else None
@@ -103,7 +110,6 @@ def _run(
     import apache_beam as beam
 
     from beam_jobs import transforms
-    from captionflow.records import CAPTIONS
 
     parameters = writing[0]
     captions = source.manifest.counts["captions"]["out"]
@@ -172,6 +178,9 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     # A portable runner may bring options of its own, which only its job server knows.
     standard = options.view_as(StandardOptions)
     runner = standard.runner or _DIRECT
+    names = [name.lower() for name in StandardOptions.KNOWN_RUNNER_NAMES]
+    if "." not in runner and not {runner.lower(), f"{runner.lower()}runner"} & {*names}:
+        raise InvalidInputError(f"--runner: {runner!r} is none of {', '.join(StandardOptions.KNOWN_RUNNER_NAMES)}")
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
     if unknown and runner in (_DIRECT, _DATAFLOW):
         raise InvalidInputError(
@@ -211,8 +220,16 @@ def preprocess(
     # Airflow's operator reads the id of a Dataflow job in what its client logs.
     for name in ("beam_jobs", "captionflow", "apache_beam.runners.dataflow.internal.apiclient"):
         logging.getLogger(name).setLevel(logging.INFO)
+    for name in ("worker.sdk_worker", "common"):
+        logging.getLogger(f"apache_beam.runners.{name}").addFilter(_is_no_step_failure)
     arguments = [*context.args, *items("beam_args", beam_args or [])]
     return run(ingested, output, parameters, arguments, earlier.reuse)
+
+
+def _is_no_step_failure(record: logging.LogRecord) -> bool:
+    """Whether Beam logs anything else than the traceback of what ends as one line."""
+    kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+    return StepFailedError.__name__ not in f"{kind} {record.getMessage()}"
 
 
 def _watch_parent(parent: int) -> None:
@@ -228,7 +245,7 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
     try:
         app(arguments, prog_name=program)
     except CaptionFlowError as error:
-        print(f"preprocess: {error}", file=sys.stderr)
+        print(f"preprocess: {one_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -16,13 +16,15 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from captionflow import preprocess, reuse
-from captionflow.artifacts import Draft, FileInfo, Parent, file_system
+from captionflow.draft import Draft
+from captionflow.manifest import FileInfo, Parent
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record
 from captionflow.reuse import Earlier, EarlierArtifact
 from captionflow.shard_workers import shard_workers
 from captionflow.shard_writer import ShardTask
 from captionflow.shards import Layout, ShardInfo, ShardKey
+from captionflow.uris import file_system
 
 Shard = tuple[tuple[str, int, int], Iterable[bytes]]
 
@@ -49,7 +51,7 @@ class FilterLicenses(beam.PTransform):
 
     def __init__(self, licenses: Iterable[str]) -> None:
         super().__init__()
-        self._allowed = frozenset(map(preprocess.license_key, licenses))
+        self._allowed = preprocess.allowed_licenses(licenses)
 
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
         """Records → records."""

@@ -22,12 +22,29 @@ from urllib3.exceptions import (
     NewConnectionError,
 )
 
-from captionflow.artifacts import is_local, local_path
-from captionflow.parameters import PreprocessParameters
+from captionflow.parameters import AccessParameters
+from captionflow.uris import is_local, local_path
 
 WEB_SCHEMES = frozenset({"http", "https"})
 # NAT64, and the long gone IPv4-compatible addresses: the last 32 bits are an IPv4 address.
 _NAT64, _COMPATIBLE = ip_network("64:ff9b::/96"), ip_network("::/96")
+# Not public either, though Python says so of them: addresses that lead to IPv4 by a translator nearby, retired
+# site-local ones, routing segments, documentation, and those at which clouds keep their metadata.
+_INNER = tuple(
+    map(
+        ip_network,
+        (
+            "64:ff9b:1::/48",
+            "::ffff:0:0:0/96",
+            "fec0::/10",
+            "5f00::/16",
+            "3fff::/20",
+            "192.0.0.192/32",
+            "168.63.129.16/32",
+        ),
+    )
+)
+_MOST_ADDRESSES = 3
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -43,7 +60,8 @@ class PublicOnly:
 
     def _new_conn(self) -> Any:
         name = self._dns_host
-        public = [address for address in self._resolve(name) if _is_public(address)]
+        # A few: whoever answers for the name must not multiply the time that one attempt may take.
+        public = [address for address in self._resolve(name) if is_public(address)][:_MOST_ADDRESSES]
         if not public:
             raise NotPublicError(f"{name} has no public address")
         try:
@@ -66,13 +84,14 @@ class PublicOnly:
         return [str(address[0]) for *_, address in found]
 
 
-def _is_public(text: str) -> bool:
+def is_public(text: str) -> bool:
+    """Whether an IP address is on the public internet, and does not lead to one that is not."""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address):
         # Some lead on to an IPv4 address.
         carried = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 or address in _COMPATIBLE else None
         address = address.ipv4_mapped or address.sixtofour or carried or address
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _INNER)
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ class Access:
     hosts: frozenset[str]
 
     @classmethod
-    def of(cls, parameters: PreprocessParameters) -> "Access":
+    def of(cls, parameters: AccessParameters) -> "Access":
         """Read it from the parameters."""
         hosts = frozenset(host.lower().strip("[]") for host in parameters.allow_host)
         return cls(tuple(map(Prefix, parameters.allow_url_prefix)), hosts)
@@ -112,6 +131,9 @@ class Prefix:
         if is_local(self.url):
             return is_local(url) and _is_under(real_path(url), self._path)
         wanted = urlsplit(url)
+        if wanted.scheme not in WEB_SCHEMES:
+            # An object store takes a key as it is written.
+            return ".." not in url.split("/") and _is_under(url, self.url.rstrip("/"))
         return self._place == _place(wanted) and _is_under(_clean_path(wanted), self._path)
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import load
 
-from captionflow.artifacts import file_system, open_artifact
+from captionflow.artifacts import open_artifact
 from captionflow.captions import Vocabulary
 from captionflow.dataset import to_tensor
 from captionflow.errors import InvalidInputError
@@ -16,6 +16,7 @@ from captionflow.kinds import MODEL
 from captionflow.model import Captioner, ModelConfig
 from captionflow.parameters import PreprocessParameters
 from captionflow.train import CONFIG, VOCABULARY, WEIGHTS, choose_device
+from captionflow.uris import file_system
 
 
 @dataclass(frozen=True)

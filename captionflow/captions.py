@@ -4,7 +4,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +39,11 @@ def tokenize(clean: str) -> list[str]:
     return clean.split()
 
 
+def count_tokens(captions: Iterable[str]) -> Counter[str]:
+    """Return how often each token occurs in captions made by `clean_caption`."""
+    return Counter(token for caption in captions for token in tokenize(caption))
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The tokens a model knows; a token's id is its place. The first four are `SPECIAL_TOKENS`."""
@@ -46,11 +51,11 @@ class Vocabulary:
     tokens: tuple[str, ...]
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
-        """Collect every token seen at least `min_count` times, most frequent first, ties by name."""
-        counts = Counter(token for caption in captions for token in tokenize(caption))
+    def build(cls, counts: Mapping[str, int], min_count: int = 1, max_words: int | None = None) -> "Vocabulary":
+        """Take the tokens seen at least `min_count` times, most frequent first, ties by name, `max_words` at most."""
         kept = [token for token, count in counts.items() if count >= min_count]
-        return cls((*SPECIAL_TOKENS, *sorted(kept, key=lambda token: (-counts[token], token))))
+        ranked = sorted(kept, key=lambda token: (-counts[token], token))
+        return cls((*SPECIAL_TOKENS, *ranked[:max_words]))
 
     @classmethod
     def from_json(cls, data: bytes) -> "Vocabulary":

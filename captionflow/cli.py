@@ -1,6 +1,7 @@
 """The front door: `captionflow COMMAND`. Each command imports what it needs when it is run."""
 
 import json
+import logging
 import sys
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from captionflow.parameters import (
     SampleParameters,
     TrainParameters,
 )
+from captionflow.terminal import one_line, printable
 
 app = typer.Typer(
     help="From a captioned-image collection to a trained, evaluated captioning model. "
@@ -112,7 +114,7 @@ def caption(
     from captionflow.caption import caption
 
     for image, text in caption(images, model, parameters.beam_size):
-        print(f"{image}\t{text}")
+        print(f"{image}\t{one_line(text)}")
 
 
 @app.command()
@@ -134,7 +136,7 @@ def lineage(
     if verify:
         open_artifact(uri).verify()
     node = lineage(uri)
-    print(json.dumps(node.to_json(), indent=2, ensure_ascii=False) if as_json else render(node))
+    print(printable(json.dumps(node.to_json(), indent=2, ensure_ascii=False)) if as_json else render(node))
 
 
 @app.command()
@@ -147,10 +149,12 @@ def summary(run: Annotated[str, typer.Argument(help="Folder of a run: ROOT/PIPEL
 
 def main() -> None:
     """Run the command line; an error a user can act on is one line and exit code 2 (input) or 1 (result)."""
+    # It logs the traceback of what its errors, told below, say already.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
         app()
     except CaptionFlowError as error:
-        print(f"captionflow: {error}", file=sys.stderr)
+        print(f"captionflow: {one_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from captionflow.artifacts import Artifact, FileInfo
+from captionflow.artifacts import Artifact
 from captionflow.captions import PAD, Vocabulary
 from captionflow.errors import InvalidInputError
+from captionflow.manifest import FileInfo
 from captionflow.records import Sample
 from captionflow.shards import read_shard
 
@@ -47,12 +48,16 @@ def to_tensor(image: bytes, image_format: str, height: int, width: int) -> torch
 class Samples(IterableDataset[Sample]):
     """Samples of one split: with a `seed` in a new order each `epoch`, without in stored order.
 
+    Args:
+        check: hold the shards against the manifest while they are read; once is enough. Not for loader workers, of
+            which none sees all.
+
     Raises:
-        InvalidInputError: the split holds no image.
+        InvalidInputError: the split holds no image, or (while iterating) a shard is not as the manifest says.
     """
 
-    def __init__(self, artifact: Artifact, split: str, seed: int | None = None) -> None:
-        self._artifact, self._seed = artifact, seed
+    def __init__(self, artifact: Artifact, split: str, seed: int | None = None, *, check: bool = False) -> None:
+        self._artifact, self._split, self._seed, self._check = artifact, split, seed, check
         self.count: int = artifact.manifest.counts["splits"].get(split, 0)
         if not self.count:
             raise InvalidInputError(
@@ -69,12 +74,22 @@ class Samples(IterableDataset[Sample]):
         worker = get_worker_info()
         if worker:
             shards = shards[worker.id :: worker.num_workers]
-        samples = self._read(shards)
+        samples = self._counted(shards) if self._check else self._read(shards)
         return samples if rng is None else _shuffled(samples, rng)
+
+    def _counted(self, shards: list[FileInfo]) -> Iterator[Sample]:
+        count = 0
+        for sample in self._read(shards):
+            count += 1
+            yield sample
+        if count != self.count:
+            raise InvalidInputError(
+                f"{self._artifact.uri}: its {self._split} split holds {count} images, its manifest says {self.count}"
+            )
 
     def _read(self, shards: list[FileInfo]) -> Iterator[Sample]:
         for file in shards:
-            with self._artifact.open(file.path) as shard:
+            with self._artifact.parse(file.path, check=self._check) as shard:
                 yield from read_shard(shard)
 
 

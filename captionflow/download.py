@@ -1,7 +1,6 @@
 """Turn image URLs into stored pictures, many at a time."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,10 +10,10 @@ from itertools import count
 from queue import PriorityQueue
 
 from captionflow.fetch import Attempts, Fetcher, FetchError, RetryLater
-from captionflow.images import ImageError, StoredImage, process
+from captionflow.images import ImageError, StoredImage
 from captionflow.parameters import PreprocessParameters
 from captionflow.reuse import Earlier, EarlierPictures
-from captionflow.sandbox import Sandbox, cpu_limit
+from captionflow.sandbox import Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,14 @@ class Download:
 
 
 class Downloader:
-    """Threads that fetch and take turns at decoding; an image that waits for its next attempt holds none.
+    """Threads that fetch and take turns at a sandbox; an image that waits for its next attempt holds none.
 
     Args:
         earlier: URI of an earlier preprocessed artifact whose pictures are taken instead of fetched.
     """
 
     def __init__(self, parameters: PreprocessParameters, earlier: str | None = None) -> None:
-        self._parameters = parameters
+        self._sandbox = Sandbox(parameters)
         self._fetcher = Fetcher(parameters)
         self._earlier = EarlierPictures(earlier) if earlier else None
         # Retries first: images of the same shard wait for them, and their time is running.
@@ -44,18 +43,11 @@ class Downloader:
         self._clock = asyncio.new_event_loop()
         for run in (self._clock.run_forever, *[self._work] * parameters.fetch_concurrency):
             threading.Thread(target=run, daemon=True).start()
-        self._turn = threading.Lock()
-        self._sandbox: Sandbox | None = None
 
-    def submit(self, url: str, earlier: Earlier | None, *, is_careful: bool) -> "Future[Download]":
-        """Begin with an image, and return what will tell how it went.
-
-        Args:
-            is_careful: decode in a sandbox. Otherwise a picture whose decoding crashes, hangs or takes
-                too much memory ends this process.
-        """
+    def submit(self, url: str, earlier: Earlier | None) -> "Future[Download]":
+        """Begin with an image, and return what will tell how it went."""
         done: Future[Download] = Future()
-        attempt = partial(self._try, done, Attempts(url), earlier, is_careful)
+        attempt = partial(self._try, done, Attempts(url), earlier)
         self._attempts.put((True, next(self._numbers), attempt))
         return done
 
@@ -64,17 +56,17 @@ class Downloader:
             _, _, attempt = self._attempts.get()
             attempt()
 
-    def _try(self, done: "Future[Download]", attempts: Attempts, earlier: Earlier | None, is_careful: bool) -> None:
+    def _try(self, done: "Future[Download]", attempts: Attempts, earlier: Earlier | None) -> None:
         try:
-            done.set_result(self._download(attempts, earlier, is_careful))
+            done.set_result(self._download(attempts, earlier))
         except RetryLater as later:
-            again = partial(self._try, done, attempts, earlier, is_careful)
+            again = partial(self._try, done, attempts, earlier)
             put = partial(self._attempts.put, (False, next(self._numbers), again))
             self._clock.call_soon_threadsafe(self._clock.call_later, later.seconds, put)
         except BaseException as error:
             done.set_exception(error)
 
-    def _download(self, attempts: Attempts, earlier: Earlier | None, is_careful: bool) -> Download:
+    def _download(self, attempts: Attempts, earlier: Earlier | None) -> Download:
         if self._earlier and earlier:
             if earlier.reason:
                 return Download(error=FetchError(earlier.reason, earlier.detail))
@@ -84,20 +76,8 @@ class Downloader:
         try:
             with self._fetcher.fetch(attempts) as data:
                 fetched = len(data)
-                return Download(self._process(data, is_careful), fetched_bytes=fetched)
+                return Download(self._sandbox.process(data), fetched_bytes=fetched)
         except (FetchError, ImageError) as error:
             # It may have to wait for its turn in the shard; its traceback would hold the image's bytes until then.
             error.__cause__ = error.__context__ = None
             return Download(error=error.with_traceback(None), fetched_bytes=fetched)
-
-    def _process(self, data: bytes, is_careful: bool) -> StoredImage:
-        # One at a time: there are as many processes like this one as CPUs.
-        with self._turn:
-            if is_careful:
-                self._sandbox = self._sandbox or Sandbox(self._parameters)
-                return self._sandbox.process(data)
-            try:
-                with cpu_limit(self._parameters.decode_seconds):
-                    return process(data, self._parameters)
-            except MemoryError:
-                os.abort()

@@ -13,5 +13,9 @@ class InvalidInputError(CaptionFlowError):
     exit_code = 2
 
 
+class StoreError(CaptionFlowError):
+    """An object store refused or could not be reached: it may be otherwise the next time."""
+
+
 class StepFailedError(CaptionFlowError):
     """The step ran and its result is not good enough to be committed."""

@@ -8,9 +8,10 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from tqdm import tqdm
 
-from captionflow.artifacts import Artifact, begin, open_artifact
+from captionflow.artifacts import Artifact, open_artifact
 from captionflow.caption import TrainedModel, load_model
 from captionflow.dataset import Collate, Samples, loader
+from captionflow.draft import begin
 from captionflow.errors import InvalidInputError
 from captionflow.kinds import EVALUATION, MODEL, PREPROCESSED, REPORT
 from captionflow.lineage import lineage, render
@@ -44,18 +45,19 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
             images are not of the size the model was trained on.
     """
     trained, data = open_artifact(model, MODEL), open_artifact(preprocessed, PREPROCESSED)
-    samples = Samples(data, _SPLIT)
+    samples = Samples(data, _SPLIT, check=True)
     draft = begin(output, EVALUATION, parameters.to_json(), [trained.parent, data.parent])
 
     with track(draft, trained.manifest.run.get(NOTE)) as tracking:
         metrics, predictions = score(_predict(load_model(model), data, samples, parameters))
         ranked = sorted(predictions, key=lambda p: (-p.cider, -p.bleu_4, p.image_id))
         shown = min(parameters.gallery_size, (len(ranked) + 1) // 2)
+        exhibits = _exhibits([*ranked[:shown], *ranked[shown:][::-1][:shown]], data)
         report = write_report(
             metrics=metrics,
             history=json.loads(trained.read(HISTORY)),
-            best=_exhibits(ranked[:shown], samples, data),
-            worst=_exhibits(ranked[shown:][::-1][:shown], samples, data),
+            best=exhibits[:shown],
+            worst=exhibits[shown:],
             counts=data.manifest.counts,
             lineage=_lineage(trained, data),
         )
@@ -118,8 +120,10 @@ def _lineage(model: Artifact, data: Artifact) -> str:
     return f"{text}\n{render(lineage(data.uri), times=False)}"
 
 
-def _exhibits(chosen: list[Prediction], samples: Samples, data: Artifact) -> list[Exhibit]:
+def _exhibits(chosen: list[Prediction], data: Artifact) -> list[Exhibit]:
     wanted = {prediction.image_id for prediction in chosen}
-    pictures: dict[int, Sample] = {sample.image_id: sample for sample in samples if sample.image_id in wanted}
+    pictures: dict[int, Sample] = {
+        sample.image_id: sample for sample in Samples(data, _SPLIT) if sample.image_id in wanted
+    }
     image_format = data.manifest.parameters["image_format"]
     return [Exhibit(pictures[p.image_id], image_format, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen]

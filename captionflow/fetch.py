@@ -2,37 +2,35 @@
 
 import email.utils
 import http.client
-import io
 import random
-import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
-from urllib3.util import Timeout, Url, parse_url
+from urllib3.util import Timeout, Url
 
-from captionflow.access import WEB_SCHEMES, Access, NotPublicError, PublicOnly, real_path
-from captionflow.artifacts import file_system, is_local
+from captionflow.access import WEB_SCHEMES, Access, NotPublicError, real_path
 from captionflow.errors import InvalidInputError
 from captionflow.hosts import HostDownError, Hosts
 from captionflow.parameters import PreprocessParameters
+from captionflow.uris import file_system, is_local
+from captionflow.web import MAX_REDIRECTS, Web, parse, redirected
 
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-_MAX_REDIRECTS = 5
-_BUFFER = 1 << 16
 _MEGABYTE = 1_000_000
 _PACKED = ("gzip", "x-gzip", "deflate")
+# What a server says for a reason may be of any length, and is kept for each caption.
+_LONGEST_DETAIL = 500
 # What is larger than this waits for a share of the room, so that memory stays bounded.
 _LARGE = 2 * _MEGABYTE
 _ROOM = 200 * _MEGABYTE
@@ -48,52 +46,8 @@ class FetchError(Exception):
     """
 
     def __init__(self, reason: str, detail: str, *, retryable: bool = False, retry_after: float | None = None) -> None:
-        super().__init__(detail)
+        super().__init__(detail[:_LONGEST_DETAIL])
         self.reason, self.retryable, self.retry_after = reason, retryable, retry_after
-
-
-class _TimedReader(io.RawIOBase):
-    """Reads a socket whose timeout holds for everything read, not for each piece of it."""
-
-    def __init__(self, raw: Any, sock: Any) -> None:
-        super().__init__()
-        self._raw, self._sock, self._deadline = raw, sock, time.monotonic() + sock.gettimeout()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Any:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("the answer came too slowly")
-        self._sock.settimeout(remaining)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock), _BUFFER)
-
-
-class _OpenHTTPConnection(HTTPConnection):
-    response_class = _TimedResponse
-
-
-class _OpenHTTPSConnection(HTTPSConnection):
-    response_class = _TimedResponse
-
-
-class _PublicHTTPConnection(PublicOnly, _OpenHTTPConnection):
-    pass
-
-
-class _PublicHTTPSConnection(PublicOnly, _OpenHTTPSConnection):
-    pass
 
 
 class _Room:
@@ -170,8 +124,8 @@ class Fetcher:
         self._hosts = Hosts(parameters.host_concurrency, parameters.host_rate, parameters.host_failures)
         self._max_bytes = parameters.max_image_megabytes * _MEGABYTE
         self._room = _Room(_ROOM)
-        self._tls = ssl.create_default_context()
-        self._pool = lru_cache(maxsize=256)(self._new_pool)
+        headers = {"User-Agent": parameters.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+        self._web = Web(self._access, headers, connections=parameters.host_concurrency)
 
     @contextmanager
     def fetch(self, attempts: Attempts) -> Iterator[bytes]:
@@ -199,39 +153,44 @@ class Fetcher:
             if urlsplit(attempts.url).scheme in WEB_SCHEMES:
                 return self._follow(attempts, held)
             return self._bounded(self._read_file(attempts.url, held))
-        except (ValueError, LocationParseError) as error:
+        except (FetchError, HostDownError, MemoryError):
+            raise
+        except NotPublicError as error:
+            raise FetchError("url_not_allowed", str(error)) from error
+        except (ValueError, LocationParseError, InvalidInputError) as error:
             raise FetchError("invalid_url", str(error)) from error
+        except Exception as error:  # Each object store's client has errors of its own.
+            raise _unreadable(error) from error
 
     def _read_file(self, url: str, held: ExitStack) -> bytes:
         if not self._access.is_open(url):
             scheme = urlsplit(url).scheme or "local"
             raise FetchError("url_not_allowed", f"{scheme} URL outside --allow-url-prefix")
+        fs, path = file_system(real_path(url) if is_local(url) else url)
         try:
-            fs, path = file_system(real_path(url) if is_local(url) else url)
+            # What is no file, a pipe for one, may keep its reader waiting for ever.
+            if is_local(url) and not Path(path).is_file():
+                raise FileNotFoundError
             with fs.open(path, "rb") as file:
                 return self._read_up(file.read, getattr(file, "size", None), held)
         except FileNotFoundError as error:
             raise FetchError("not_found", "no such file") from error
-        except InvalidInputError as error:
-            raise FetchError("invalid_url", str(error)) from error
-        except OSError as error:
-            raise FetchError("unreadable", str(error), retryable=True) from error
+        except ValueError as error:  # An odd answer is no fault of the URL.
+            raise _unreadable(error) from error
 
     def _follow(self, attempts: Attempts, held: ExitStack) -> bytes:
         """Fetch over HTTP, through redirects."""
         url = attempts.url
-        for _ in range(_MAX_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             body, location = self._visit(url, attempts, held)
             if location is None:
                 return body
-            url = urljoin(url, location)
-            if urlsplit(url).scheme not in WEB_SCHEMES:
-                raise FetchError("url_not_allowed", "redirected away from http(s)")
-        raise FetchError("too_many_redirects", f"more than {_MAX_REDIRECTS}")
+            url = redirected(url, location)
+        raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
 
     def _visit(self, url: str, attempts: Attempts, held: ExitStack) -> tuple[bytes, str | None]:
         """Make one request; returns the body, or where to go instead."""
-        target = parse_url(url)
+        target = parse(url)
         host = target.netloc or ""
         came = time.monotonic()
         with self._hosts.visit(host):
@@ -246,8 +205,7 @@ class Fetcher:
             return result
 
     def _exchange(self, target: Url, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
-        # Judged as urllib3 understands the URL, since it goes there: others find another host in http://one\@other/.
-        response = self._request(target, self._access.is_open(target.url), deadline)
+        response = self._request(target, deadline)
         try:
             if location := response.get_redirect_location():
                 return b"", location
@@ -260,37 +218,18 @@ class Fetcher:
             response.close()
             response.release_conn()
 
-    def _request(self, target: Url, is_open: bool, deadline: float) -> urllib3.BaseHTTPResponse:
+    def _request(self, target: Url, deadline: float) -> urllib3.BaseHTTPResponse:
         seconds = max(0.001, deadline - time.monotonic())
         timeout = Timeout(connect=min(self._parameters.fetch_connect_timeout, seconds), read=seconds, total=seconds)
         try:
-            pool = self._pool(target.scheme, target.host, target.port, is_open)
-            return pool.urlopen(
-                "GET", target.request_uri, redirect=False, retries=False, preload_content=False, timeout=timeout
-            )
-        except NotPublicError as error:
-            raise FetchError("url_not_allowed", str(error)) from error
+            return self._web.get(target, timeout)
+        except (NotPublicError, LocationParseError):
+            raise
         except HTTPTimeoutError as error:
             is_refused = isinstance(error, NewConnectionError)
             raise FetchError("connection_failed" if is_refused else "timeout", str(error), retryable=True) from error
-        except LocationParseError:
-            raise
         except (HTTPError, http.client.HTTPException) as error:
             raise FetchError("connection_failed", str(error), retryable=True) from error
-
-    def _new_pool(self, scheme: str, host: str, port: int | None, is_open: bool) -> urllib3.HTTPConnectionPool:
-        p = self._parameters
-        headers = {"User-Agent": p.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
-        pool: urllib3.HTTPConnectionPool
-        if scheme == "https":
-            pool = urllib3.HTTPSConnectionPool(
-                host, port, maxsize=p.host_concurrency, headers=headers, ssl_context=self._tls
-            )
-            pool.ConnectionCls = _OpenHTTPSConnection if is_open else _PublicHTTPSConnection
-        else:
-            pool = urllib3.HTTPConnectionPool(host, port, maxsize=p.host_concurrency, headers=headers)
-            pool.ConnectionCls = _OpenHTTPConnection if is_open else _PublicHTTPConnection
-        return pool
 
     def _check(self, response: urllib3.BaseHTTPResponse) -> None:
         if response.status != HTTPStatus.OK:
@@ -343,6 +282,10 @@ class Fetcher:
         if not data:
             raise FetchError("empty", "no bytes")
         return data
+
+
+def _unreadable(error: Exception) -> FetchError:
+    return FetchError("unreadable", f"{type(error).__name__}: {error}", retryable=True)
 
 
 def _read_until(read: Callable[[int], bytes], size: int) -> bytes:

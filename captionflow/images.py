@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 from PIL import Image, UnidentifiedImageError
 
@@ -48,6 +49,13 @@ class StoredImage:
     data: bytes
     height: int
     width: int
+
+
+def load_decoders() -> None:
+    """Import now what Pillow imports when it meets a picture that needs it: there may be no opening of files later."""
+    Image.preinit()
+    for name in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin", "ImageCms", "ImageColor", "ImagePalette"):
+        import_module(f"PIL.{name}")
 
 
 def process(data: bytes, parameters: PreprocessParameters) -> StoredImage:

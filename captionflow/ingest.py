@@ -3,17 +3,21 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 from tqdm import tqdm
 
-from captionflow.artifacts import begin, resolve
+from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import INGESTED
 from captionflow.parameters import IngestParameters
-from captionflow.records import CAPTIONS, ImageCaption, Reject, to_json_line
+from captionflow.records import CAPTIONS, TEXTS, ImageCaption, Reject, to_json_line
 from captionflow.sources import STAGE, Source, open_source
+from captionflow.uris import resolve
 
 _REJECTS = "rejects.jsonl"
+_MAX_BYTES_OF_A_CHARACTER = 4
+_LONGEST_DETAIL = 500
 
 
 def ingest(output: str, parameters: IngestParameters) -> str:
@@ -28,12 +32,13 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     """
     roots = _image_roots(parameters)
     with ExitStack() as stack:
-        sources = [stack.enter_context(open_source(uri, parameters.member)) for uri in parameters.sources]
+        sources = [stack.enter_context(open_source(uri, parameters)) for uri in parameters.sources]
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
         read, rejected = 0, Counter[str]()
         images: set[int] = set()
         with draft.output(CAPTIONS) as kept, draft.output(_REJECTS) as dropped:
-            rows = _consistent(_read_all(sources, parameters.url_field, roots))
+            rows = _short(_read_all(sources, parameters.url_field, roots), parameters.max_text_bytes)
+            rows = _consistent(rows, parameters.max_captions)
             for record in tqdm(rows, "ingest", unit=" captions", disable=None):
                 read += 1
                 if isinstance(record, Reject):
@@ -68,10 +73,37 @@ def _read_all(sources: list[Source], url_field: str, roots: list[str | None]) ->
         yield from source.read(url_field, root)
 
 
-def _consistent(records: Iterator[ImageCaption | Reject]) -> Iterator[ImageCaption | Reject]:
-    """Reject a caption whose id was seen before, or whose image is another one than that id had before."""
+def _short(records: Iterator[ImageCaption | Reject], max_bytes: int) -> Iterator[ImageCaption | Reject]:
+    """Reject what no later step should have to hold: an endless caption, URL, name or licence."""
+    for record in records:
+        if isinstance(record, ImageCaption) and (name := _too_long(record, max_bytes)):
+            detail = f"{name} is longer than {max_bytes} bytes (--max-text-bytes)"
+            yield Reject(STAGE, "text_too_long", detail, record.id, record.image_id)
+        elif isinstance(record, Reject) and len(record.detail) + len(record.image_url or "") > max_bytes:
+            # Of one image's endless URL there may be as many as it has captions.
+            yield replace(record, detail=record.detail[:_LONGEST_DETAIL], image_url=None)
+        else:
+            yield record
+
+
+def _too_long(record: ImageCaption, max_bytes: int) -> str | None:
+    for name in TEXTS:
+        text = getattr(record, name)
+        # A character takes one byte or more; most rows need no encoding to be judged.
+        if len(text) * _MAX_BYTES_OF_A_CHARACTER > max_bytes and len(text.encode()) > max_bytes:
+            return name
+    return None
+
+
+def _consistent(records: Iterator[ImageCaption | Reject], max_captions: int) -> Iterator[ImageCaption | Reject]:
+    """Reject a caption whose id was seen before, whose image had another URL before, or has captions enough.
+
+    An image's URL, name and licence are repeated in each of its captions, and a batch of the training is as wide as the
+    image with the most of them.
+    """
     seen: set[int] = set()
     url_hashes: dict[int, int] = {}
+    counts = Counter[int]()
     for record in records:
         if isinstance(record, ImageCaption):
             url_hash = hash(record.image_url)
@@ -82,6 +114,11 @@ def _consistent(records: Iterator[ImageCaption | Reject]) -> Iterator[ImageCapti
                 detail = f"an earlier caption has another URL for image {record.image_id}"
                 yield Reject.of(record, STAGE, "conflicting_image", detail)
                 continue
+            if counts[record.image_id] == max_captions:
+                detail = f"image {record.image_id} has more than {max_captions} captions (--max-captions)"
+                yield Reject(STAGE, "too_many_captions", detail, record.id, record.image_id)
+                continue
+            counts[record.image_id] += 1
             seen.add(record.id)
         yield record
 

@@ -1,4 +1,6 @@
-"""The kinds of artifact and where a run keeps them. Imports nothing, since every command's help needs it."""
+"""The kinds of artifact and where a run keeps them. Imports next to nothing, since every command's help needs it."""
+
+from captionflow.errors import InvalidInputError
 
 # In the order of the steps that make them.
 SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
@@ -23,5 +25,16 @@ ARTIFACT_ROOT_MEANING = "Folder or bucket under which all artifacts are kept."
 
 
 def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
-    """Return the URI of an artifact, known before the step that makes it starts."""
+    """Return the URI of an artifact, known before the step that makes it starts.
+
+    Raises:
+        InvalidInputError: the root is empty, or the run's id names no folder below the pipeline's.
+    """
+    if not root:
+        raise InvalidInputError("the artifact root is empty; name a folder or a bucket")
+    # `::` would chain file systems.
+    if "::" in run_id or {"%", "\0"} & {*run_id} or {"", ".", ".."} & {*run_id.split("/")}:
+        raise InvalidInputError(
+            f"the run's id {run_id!r} cannot be a folder's name: leave out '..', '.', '//', '::', '%' and nulls"
+        )
     return f"{root.rstrip('/')}/{pipeline}/{run_id}/{kind}"

@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
-from captionflow.artifacts import Artifact, Parent, open_artifact
+from captionflow.artifacts import Artifact, open_artifact
 from captionflow.errors import InvalidInputError
+from captionflow.manifest import Parent
+from captionflow.terminal import one_line
+
+_DEEPEST = 100
+_SHOWN = "shown above"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A step of the lineage: what was recorded of it, the artifact if it is still there, its parents."""
+    """A step of the lineage: what was recorded of it, the artifact if it is still there, its parents.
+
+    Once in the tree: where more ways lead to an artifact, the others end in a node with a note alone.
+    """
 
     recorded: Parent
     artifact: Artifact | None
@@ -37,20 +45,27 @@ def lineage(uri: str) -> Node:
     """Follow the manifests from the artifact at `uri` to its sources.
 
     Raises:
-        InvalidInputError: `uri` is no artifact. A parent that is gone or changed is a note, not an error.
+        InvalidInputError: `uri` is no artifact. A parent that is gone or changed is a note, not an error; what
+            a changed one was made from is not followed, since it is not what was used.
     """
-    return _node(open_artifact(uri).parent)
+    return _node(open_artifact(uri).parent, set(), 0)
 
 
-def _node(recorded: Parent) -> Node:
+def _node(recorded: Parent, shown: set[str], depth: int) -> Node:
+    if recorded.sha256 in shown:
+        return Node(recorded, None, _SHOWN, ())
+    shown.add(recorded.sha256)
+    if depth == _DEEPEST:
+        return Node(recorded, None, "too far back: ask for its own lineage", ())
     if recorded.kind == "source":
         return Node(recorded, None, "", ())
     try:
         artifact = open_artifact(recorded.uri)
     except InvalidInputError:
         return Node(recorded, None, "no longer there", ())
-    note = "" if artifact.manifest.sha256 == recorded.sha256 else "changed since it was used"
-    return Node(recorded, artifact, note, tuple(_node(parent) for parent in artifact.manifest.parents))
+    if artifact.manifest.sha256 != recorded.sha256:
+        return Node(recorded, artifact, "changed since it was used", ())
+    return Node(recorded, artifact, "", tuple(_node(parent, shown, depth + 1) for parent in artifact.manifest.parents))
 
 
 def render(node: Node, *, times: bool = True) -> str:
@@ -59,15 +74,13 @@ def render(node: Node, *, times: bool = True) -> str:
     Args:
         times: tell when each artifact was committed; without, equal work gives equal text.
     """
-    return "\n".join(_lines(node, "", set(), times))
+    return "\n".join(map(one_line, _lines(node, "", times)))
 
 
-def _lines(node: Node, indent: str, shown: set[str], times: bool) -> list[str]:
-    note = "shown above" if node.recorded.sha256 in shown else node.note
-    lines = [f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({note})" if note else "")]
-    if node.recorded.sha256 in shown:
+def _lines(node: Node, indent: str, times: bool) -> list[str]:
+    lines = [f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({node.note})" if node.note else "")]
+    if node.note == _SHOWN:
         return lines
-    shown.add(node.recorded.sha256)
     lines.append(f"{indent}  sha256      {node.recorded.sha256}")
     if node.artifact:
         manifest = node.artifact.manifest
@@ -78,7 +91,7 @@ def _lines(node: Node, indent: str, shown: set[str], times: bool) -> list[str]:
         lines += _section("counts", manifest.counts, indent)
         lines += _section("scores", manifest.metrics, indent)
     for parent in node.parents:
-        lines += _lines(parent, indent + "    ", shown, times)
+        lines += _lines(parent, indent + "    ", times)
     return lines
 
 

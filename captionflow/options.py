@@ -59,7 +59,7 @@ def makes(kind: str) -> Callable[[Callable[..., str]], Callable[..., None]]:
 def _digest(arguments: dict[str, Any]) -> str:
     """Return what tells one set of options from another, at this version of the code; Beam's own do not count."""
     # Imported here so that --help does not wait for it.
-    from captionflow.artifacts import code_version
+    from captionflow.code_version import code_version
 
     told = json.dumps({name: value for name, value in arguments.items() if name != "context"}, sort_keys=True)
     return hashlib.sha256(f"{code_version()} {told}".encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ nothing but the standard library.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,6 +15,10 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from captionflow.errors import InvalidInputError
 
+URI, FETCHED, HOST = "uri", "fetched", "host"
+"""What a parameter's value reaches, which its schema tells as `reaches`: a path or URI; the same, or what http and
+https fetch from public addresses; a host. In Airflow a run reaches only what its deployment opened (`reach`)."""
+
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
 
 
@@ -21,10 +26,15 @@ def parameter(default: Any, description: str, **schema: Any) -> Any:
     """Declare a parameter.
 
     Args:
-        schema: words of JSON Schema (minimum, maximum, multipleOf, pattern, examples), and `envvar`, the environment
-            variable that the command line takes it from.
+        schema: words of JSON Schema (minimum, maximum, multipleOf, pattern, examples), `envvar`, the environment
+            variable that the command line takes it from, and `reaches`, see `URI`.
     """
     return field(default=default, metadata={"description": description, **schema})
+
+
+def variable(name: str) -> str:
+    """Return the environment variable by which a deployment of Airflow sets a parameter."""
+    return f"CAPTIONFLOW_{name.upper()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         for name, schema in self.json_schema().items():
-            _check(name, getattr(self, name), schema)
+            _check(_flag(name), getattr(self, name), schema)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -45,6 +55,20 @@ class Parameters:
         hints = get_type_hints(cls)
         given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(**{name: _from_json(name, hints[name], value) for name, value in given.items()})
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Take each value from its environment `variable`, if that is set and not empty; a list is parted by spaces.
+
+        Raises:
+            InvalidInputError: a value is of the wrong type or out of bounds; the message names the variable.
+        """
+        hints, given = get_type_hints(cls), {}
+        for name, schema in cls.json_schema().items():
+            if text := os.environ.get(variable(name)):
+                given[name] = _from_text(name, hints[name], text)
+                _check(variable(name), given[name], schema)
+        return cls(**given)
 
     @classmethod
     def json_schema(cls) -> dict[str, dict[str, Any]]:
@@ -82,6 +106,18 @@ def _from_json(name: str, hint: Any, value: Any) -> Any:
     return value
 
 
+def _from_text(name: str, hint: Any, text: str) -> Any:
+    """Read a value of any type but text as JSON; what is none is left to the check to refuse."""
+    if get_origin(hint) is tuple:
+        return tuple(text.split())
+    if str in (hint, *get_args(hint)) or get_origin(hint) is Literal:
+        return text
+    try:
+        return _from_json(name, hint, json.loads(text))
+    except ValueError:
+        return text
+
+
 def items(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
     """Return a list parameter's items: a value may be one text, a JSON array, from where only texts can be passed.
 
@@ -94,9 +130,15 @@ def items(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
 def _items(name: str, item: Any) -> Any:
     if isinstance(item, str) and item.startswith("["):
         try:
-            return json.loads(item)
-        except ValueError as error:
-            raise InvalidInputError(f"{_flag(name)}: {item!r} begins like a JSON array and is none: {error}") from error
+            found = json.loads(item)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInputError(
+                f"{_flag(name)}: {item[:100]!r} begins like a JSON array and is none: {error}"
+            ) from error
+        # Values are read again by each process that they are passed to: none may come apart only there.
+        if any(isinstance(inner, str) and inner.startswith("[") for inner in found):
+            raise InvalidInputError(f"{_flag(name)}: {item[:100]!r} holds a list within a list")
+        return found
     return (item,)
 
 
@@ -110,8 +152,7 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _check(name: str, value: Any, schema: dict[str, Any]) -> None:
-    flag = _flag(name)
+def _check(flag: str, value: Any, schema: dict[str, Any]) -> None:
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if "array" in kinds:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
@@ -137,6 +178,9 @@ def _check_number(flag: str, value: float, schema: dict[str, Any]) -> None:
         raise InvalidInputError(f"{flag}: {value} is not a multiple of {schema['multipleOf']}")
 
 
+# A name or an IPv4 address, or an IPv6 address with its brackets or without.
+_HOST = re.compile(r"[^\s/:@\[\]]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?")
+
 COCO_LICENSES = (
     "Attribution-NonCommercial-ShareAlike License",
     "Attribution-NonCommercial License",
@@ -151,12 +195,38 @@ COCO_LICENSES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestParameters(Parameters):
+class AccessParameters(Parameters):
+    """What is open beside public web addresses, to sources as to images."""
+
+    allow_url_prefix: tuple[str, ...] = parameter(
+        (),
+        "Sources with http(s) and image URLs under these prefixes may lead to hosts inside the network; image URLs "
+        "may also be local files or object stores. All others must be public http(s).",
+        reaches=URI,
+    )
+    allow_host: tuple[str, ...] = parameter(
+        (),
+        "Hosts inside the network, by name or address, that sources and image URLs with http(s) may lead to.",
+        reaches=HOST,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for host in self.allow_host:
+            if not _HOST.fullmatch(host):
+                raise InvalidInputError(
+                    f"--allow-host: {host!r} is no host; give its name or address, without scheme and port"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestParameters(AccessParameters):
     """Where the captions come from and how they are read."""
 
     sources: tuple[str, ...] = parameter(
         (),
         "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://.",
+        reaches=FETCHED,
     )
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
     url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")
@@ -164,6 +234,22 @@ class IngestParameters(Parameters):
         (),
         "Folder (path or URL) that holds the COCO images by file name, used instead of their URLs: "
         "one for all sources, or one for each.",
+        reaches=FETCHED,
+    )
+    max_text_bytes: int = parameter(
+        10_000,
+        "Longest caption, URL, file name or licence, in bytes of UTF-8; a row with a longer one is rejected.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    max_captions: int = parameter(
+        20, "Captions taken of one image, the first in the sources; more are rejected.", minimum=1, maximum=10_000
+    )
+    max_source_megabytes: int = parameter(
+        10_000, "Largest source fetched over the network, in MB.", minimum=1, maximum=1_000_000
+    )
+    max_source_seconds: float = parameter(
+        3600.0, "Seconds that fetching one source over the network may take.", minimum=0.1, maximum=86_400.0
     )
     max_reject_ratio: float = parameter(
         0.5, "Fail when a larger share of the rows than this is rejected.", minimum=0.0, maximum=1.0
@@ -171,7 +257,7 @@ class IngestParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessParameters(Parameters):
+class PreprocessParameters(AccessParameters):
     """Which captions are kept, how images are fetched, and the form they are stored in."""
 
     licenses: tuple[str, ...] = parameter(
@@ -214,14 +300,6 @@ class PreprocessParameters(Parameters):
         pattern=r"^[0-9.]+,[0-9.]+,[0-9.]+$",
     )
     shard_megabytes: int = parameter(100, "Target size of a shard, in MB.", minimum=1, maximum=4096)
-    allow_url_prefix: tuple[str, ...] = parameter(
-        (),
-        "Image URLs under these prefixes may be local files, object stores or hosts inside the network; "
-        "all others must be public http(s).",
-    )
-    allow_host: tuple[str, ...] = parameter(
-        (), "Hosts inside the network, by name or address, that image URLs with http(s) may lead to."
-    )
     fetch_concurrency: int = parameter(
         64, "Images being fetched at the same time by one worker.", minimum=1, maximum=1024
     )
@@ -280,7 +358,7 @@ class ReuseParameters(Parameters):
     """What is taken over from earlier runs."""
 
     reuse: str | None = parameter(
-        None, "URI of an earlier preprocessed artifact: images it holds are not fetched again."
+        None, "URI of an earlier preprocessed artifact: images it holds are not fetched again.", reaches=URI
     )
 
 
@@ -343,6 +421,13 @@ class TrainParameters(Parameters):
     min_count: int = parameter(
         1, "How often a word must occur in the training split to be learnt.", minimum=1, maximum=1000
     )
+    max_vocabulary: int = parameter(
+        20_000,
+        "Words learnt, at most: the most frequent ones. Memory grows with it, and nobody who writes captions should "
+        "decide how far.",
+        minimum=1,
+        maximum=1_000_000,
+    )
     max_caption_length: int = parameter(
         32, "Longest caption, in tokens, start and end included.", minimum=4, maximum=512
     )
@@ -351,6 +436,11 @@ class TrainParameters(Parameters):
         "auto", "Where to train; auto takes CUDA, then MPS, then the CPU."
     )
     seed: int = parameter(0, "Seed of the weights, the order of the images and dropout.", minimum=0, maximum=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 4 or self.width % self.heads:
+            raise InvalidInputError(f"--width: {self.width} is not a multiple of 4 and of --heads, {self.heads}")
 
 
 @dataclass(frozen=True, kw_only=True)

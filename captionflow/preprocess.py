@@ -4,17 +4,23 @@
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import datetime
 
-from captionflow.artifacts import Draft, Manifest, Parent, now
 from captionflow.captions import clean_caption
-from captionflow.errors import StepFailedError
+from captionflow.draft import Draft, now
+from captionflow.errors import InvalidInputError, StepFailedError
+from captionflow.manifest import Manifest, Parent
+from captionflow.parameters import PreprocessParameters
 from captionflow.records import ImageCaption, RecordError, Reject, to_json_line
 from captionflow.reuse import Earlier
-from captionflow.shards import PROGRESS, REJECTS, Layout, ShardInfo
+from captionflow.shards import PROGRESS, REJECTS, SPLITS, Layout, ShardInfo
 
 Record = ImageCaption | Reject
+
+# A split that is to have so many images by chance has at least one, but for one time in 10^21.
+_SURELY_SOME = 50
 
 _TAGS: dict[bytes, type[ImageCaption | Reject | Earlier]] = {b"C": ImageCaption, b"R": Reject, b"E": Earlier}
 _TAG_OF = {kind: tag for tag, kind in _TAGS.items()}
@@ -33,6 +39,11 @@ def license_key(name: str) -> str:
     return name.strip().casefold().removesuffix("license").strip()
 
 
+def allowed_licenses(names: Iterable[str]) -> frozenset[str]:
+    """Return the licences to keep, as `filter_license` takes them."""
+    return frozenset(map(license_key, names))
+
+
 def filter_license(record: Record, allowed: frozenset[str]) -> Record:
     """Keep a caption if the licence of its image is allowed."""
     if isinstance(record, Reject) or "*" in allowed or license_key(record.image_license) in allowed:
@@ -48,6 +59,35 @@ def clean(record: Record) -> Record:
     if not text:
         return Reject.of(record, "captions", "empty_caption", "nothing is left after cleaning")
     return replace(record, caption=text)
+
+
+def split_shares(parameters: PreprocessParameters) -> dict[str, float]:
+    """Return the shares of the splits that are to have images."""
+    return {split: share for split, share in zip(SPLITS, parameters.split_fractions, strict=True) if share}
+
+
+def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters: PreprocessParameters) -> None:
+    """Tell before anything is fetched that a split which has a share of the images will get none of them.
+
+    Args:
+        lines: those of `captions.jsonl`; read only when there are so few images that it is in doubt.
+        images: how many there are.
+
+    Raises:
+        InvalidInputError: no caption's image falls into a split.
+    """
+    shares = split_shares(parameters)
+    if all(share * images >= _SURELY_SOME for share in shares.values()):
+        return
+    allowed = allowed_licenses(parameters.licenses)
+    records = (clean(filter_license(parse(line), allowed)) for line in lines)
+    filled = {layout.assign(record.image_id).split for record in records if isinstance(record, ImageCaption)}
+    # Where nothing at all is left, the job tells why.
+    if filled and (empty := [split for split in shares if split not in filled]):
+        raise InvalidInputError(
+            f"--split: no image falls into {empty[0]}, whose share is {shares[empty[0]]:g}; take more images, or give "
+            "it a larger share (training needs train and val, evaluation needs test; 0 does without)"
+        )
 
 
 def assign_shard(record: Record | Earlier, layout: Layout) -> tuple[tuple[str, int, int], bytes]:
@@ -86,7 +126,15 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent |
         # All shards are done, but trying again shall fetch again.
         draft.remove(PROGRESS)
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        raise StepFailedError(f"no image is left; captions rejected: {reasons}; see {draft.uri}/{REJECTS}")
+        remedy = "open local files and hosts of your own with --allow-url-prefix; " * ("url_not_allowed" in rejected)
+        raise StepFailedError(f"no image is left; captions rejected: {reasons}; {remedy}see {draft.uri}/{REJECTS}")
+    for split, share in split_shares(PreprocessParameters.from_mapping(draft.parameters)).items():
+        if not splits[split]:
+            draft.remove(PROGRESS)
+            raise StepFailedError(
+                f"no image is left in {split}, whose --split share is {share:g}; take more images or give it another "
+                f"share; see {draft.uri}/{REJECTS}"
+            )
     seconds = (datetime.fromisoformat(now()) - datetime.fromisoformat(draft.started_at)).total_seconds()
     draft.commit(
         [file for info in infos for file in info.files],

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 CAPTIONS = "captions.jsonl"
 """The file of an ingested artifact that holds its captions, one ImageCaption a line."""
 
-_INT64 = range(-(2**63), 2**63)
+INT64 = range(-(2**63), 2**63)
 
 
 class RecordError(ValueError):
@@ -49,7 +49,7 @@ class ImageCaption:
             if value is None:
                 raise RecordError("missing_field", field.name)
             if field.type is int:
-                if not isinstance(value, int) or isinstance(value, bool) or value not in _INT64:
+                if not isinstance(value, int) or isinstance(value, bool) or value not in INT64:
                     raise RecordError("ill_typed_field", f"{field.name} is not a 64-bit integer")
             elif not isinstance(value, str):
                 raise RecordError("ill_typed_field", f"{field.name} is not text")
@@ -71,6 +71,10 @@ class ImageCaption:
         if not isinstance(row, dict):
             raise RecordError("not_json", "not a JSON object")
         return cls.from_mapping(row)
+
+
+TEXTS = tuple(field.name for field in fields(ImageCaption) if field.type is str)
+"""The fields of an ImageCaption that are text."""
 
 
 @dataclass(frozen=True, slots=True)

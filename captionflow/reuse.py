@@ -15,13 +15,15 @@ from typing import IO
 
 import fastavro
 
-from captionflow.artifacts import Artifact, FileInfo, file_system, open_artifact
+from captionflow.artifacts import Artifact, open_artifact
 from captionflow.errors import InvalidInputError
 from captionflow.images import StoredImage
 from captionflow.kinds import PREPROCESSED
+from captionflow.manifest import FileInfo
 from captionflow.parameters import PreprocessParameters
 from captionflow.records import Reject, Sample
 from captionflow.shards import REJECTS, SHARD_SUFFIX
+from captionflow.uris import file_system
 
 _PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
 # What reading a file that was cut or changed may raise.
@@ -150,8 +152,10 @@ class EarlierPictures:
                 sample = Sample.from_avro(record)  # type: ignore[arg-type]
                 if sample.image_id == earlier.image_id:
                     return StoredImage(sample.image, sample.height, sample.width)
-        except _UNREADABLE:
-            pass
+        except MemoryError:
+            raise
+        except Exception as error:  # Each object store's client has errors of its own.
+            _LOG.warning("%s/%s: image %d is fetched again: %s", self._root, earlier.path, earlier.image_id, error)
         return None
 
     def _read_header(self, path: str) -> bytes:

@@ -9,8 +9,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from captionflow import scenes
-from captionflow.artifacts import FileInfo, begin
+from captionflow.draft import begin
 from captionflow.kinds import SAMPLE
+from captionflow.manifest import FileInfo
 from captionflow.parameters import COCO_LICENSES, SampleParameters
 
 ANNOTATIONS, IMAGES = "captions.json", "images"

@@ -1,8 +1,9 @@
-"""Decode pictures in a process of their own, bounded in time and memory.
+"""Decode pictures in a process of their own, bounded in time and memory, that holds no secret and reaches nothing.
 
-A file may be made to crash, hang or balloon the native code that decodes it. Here that costs the
-file its place in the dataset and nobody else anything: each picture is decoded by a small process
-whose memory is limited by the kernel and which the kernel kills when its time is up.
+A file may be made to crash, hang or balloon the native code that decodes it, or to take it over. Here that costs the
+file its place in the dataset and nobody else anything: pictures are decoded by a small process whose memory is limited
+by the kernel, which the kernel kills when its time is up, that is started without this process's environment, and that
+gives up opening files and connections before it sees the first picture.
 
     python -m captionflow.sandbox FILE_DESCRIPTOR PARAMETERS    (started by Sandbox)
 
@@ -11,9 +12,10 @@ there, its stdout when it is done.
 """
 
 import json
+import logging
 import mmap
 import os
-import resource
+import select
 import signal
 import struct
 import subprocess
@@ -21,26 +23,35 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import cycle
 from typing import IO
 
-from captionflow.images import ImageError, StoredImage, process
+from captionflow.confinement import bare_environment, give_up_all_but_decoding, limit_memory
+from captionflow.images import ImageError, StoredImage, load_decoders, process
 from captionflow.parameters import PreprocessParameters
 
-_REQUEST = struct.Struct("<Q")  # bytes of the picture
-_ANSWER = struct.Struct("<?QII")  # stored?, bytes of the picture or of the reason; height, width
+_GREETING = struct.Struct("256p")  # why the kernel does not refuse what decoding does not need, if so
+_REQUEST = struct.Struct("<?Q")  # slot of the shared memory; bytes of the picture
+_ANSWER = struct.Struct("<?Q")  # stored?, bytes of the picture or of the reason
 _TIMEOUT = "decode_timeout"
+# Seconds of the clock that a decoder may take for one of CPU time; after that it is asleep, not busy.
+_CLOCK_SECONDS = 20
 MEGABYTE = 1_000_000
+
+_LOG = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """A decoding process, replaced when it dies; safe to share between threads, which take turns."""
+    """A decoding process, replaced when it dies; safe to share between threads, which take turns.
+
+    While one thread waits for its picture, that of the next is already there, so that the decoder waits for no thread.
+    """
 
     def __init__(self, parameters: PreprocessParameters) -> None:
         self._parameters = parameters
         self._decoder = _Decoder(parameters)
-        self._turn = threading.Lock()
+        self._sending, self._receiving = threading.Lock(), threading.Lock()
 
     def process(self, data: bytes) -> StoredImage:
         """Do as `images.process` does.
@@ -48,28 +59,36 @@ class Sandbox:
         Raises:
             ImageError: as there, or `decode_timeout`, `decode_out_of_memory` or `decoder_crashed`.
         """
-        with self._turn:
+        try:
+            return self._try(data)
+        except _DecoderDiedError as error:
+            if error.args[0] == _TIMEOUT:
+                raise ImageError(*error.args) from error
+            # It may have been somebody else's doing, the kernel's when memory is short: a second chance.
             try:
                 return self._try(data)
             except _DecoderDiedError as error:
-                if error.args[0] == _TIMEOUT:
-                    raise ImageError(*error.args) from error
-                # It may have been somebody else's doing, the kernel's when memory is short: a second chance.
-                try:
-                    return self._try(data)
-                except _DecoderDiedError as error:
-                    raise ImageError(*error.args) from error
+                raise ImageError(*error.args) from error
 
     def _try(self, data: bytes) -> StoredImage:
-        try:
-            return self._decoder.process(data)
-        except _DecoderDiedError:
+        with ExitStack() as turn:
+            with self._sending:
+                decoder, slot = self._send(data)
+                # Answers come in the order of the pictures: who sends next must not receive before this one.
+                turn.enter_context(self._receiving)
+                if decoder.is_dead:  # over the picture before this one
+                    decoder, slot = self._send(data)
+            return decoder.receive(slot)
+
+    def _send(self, data: bytes) -> "tuple[_Decoder, int]":
+        if self._decoder.is_dead:
+            self._decoder.close()
             self._decoder = _Decoder(self._parameters)
-            raise
+        return self._decoder, self._decoder.send(data)
 
     def close(self) -> None:
         """End the process, once it has finished its picture."""
-        with self._turn:
+        with self._sending, self._receiving:
             self._decoder.close()
 
 
@@ -87,71 +106,81 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def silence_native_code() -> None:
-    """Keep what libraries print about broken files out of the log, but not what Python prints."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def limit_memory(size: int) -> None:
-    """Allow this process `size` bytes beyond what it has mapped by now, where the system can tell."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + size, mapped + size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 class _DecoderDiedError(Exception):
     """A process ended over a picture; the arguments are reason and detail."""
 
 
 class _Decoder:
-    """One decoding process."""
+    """One decoding process, with room for two pictures. Nothing it answers is trusted: a picture may speak there."""
 
     def __init__(self, parameters: PreprocessParameters) -> None:
+        self.is_dead = False
+        self._parameters = parameters
+        self._slots = cycle((0, 1))
+        self._is_new = True
         with _shared_file() as shared:
-            shared.truncate(_shared_bytes(parameters))
+            shared.truncate(2 * _slot_bytes(parameters))
             self._memory = mmap.mmap(shared.fileno(), 0)
+            # -P: what is imported comes from sys.path alone, which is in the environment.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(shared.fileno()), json.dumps(parameters.to_json())],
+                [sys.executable, "-P", "-m", __name__, str(shared.fileno()), json.dumps(parameters.to_json())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=[shared.fileno()],
+                env=bare_environment(),
             )
-
-    def process(self, data: bytes) -> StoredImage:
         assert self._process.stdin
         assert self._process.stdout
-        self._memory[: len(data)] = data
-        try:
-            self._process.stdin.write(_REQUEST.pack(len(data)))
-            answer = self._process.stdout.read(_ANSWER.size)
-        except BrokenPipeError:
-            answer = b""
-        if not answer:
-            raise _DecoderDiedError(*self._death())
-        is_stored, length, height, width = _ANSWER.unpack(answer)
-        content = self._memory[:length]
-        if not is_stored:
-            reason, detail = content.decode().split("\n", 1)
-            raise ImageError(reason, detail)
-        return StoredImage(content, height, width)
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._said = select.poll()
+        self._said.register(self._stdout, select.POLLIN)
 
-    def _death(self) -> tuple[str, str]:
-        self.close()
-        code = self._process.returncode
+    def send(self, data: bytes) -> int:
+        """Give it a picture; returns the slot to receive it from. There may be one more, not yet received."""
+        slot = next(self._slots)
+        begin = slot * _slot_bytes(self._parameters)
+        self._memory[begin : begin + len(data)] = data
+        with suppress(BrokenPipeError):
+            self._stdin.write(_REQUEST.pack(slot, len(data)))
+        return slot
+
+    def receive(self, slot: int) -> StoredImage:
+        """Return what became of the picture that was sent first of those not yet received."""
+        if self._is_new:
+            (freedom,) = _GREETING.unpack(self._read(_GREETING.size))
+            self._is_new = False
+            if freedom:
+                _LOG.warning(
+                    "pictures are decoded without seccomp, in processes that may do more: %s", freedom.decode()
+                )
+        is_stored, length = _ANSWER.unpack(self._read(_ANSWER.size))
+        begin = slot * _slot_bytes(self._parameters)
+        content = self._memory[begin : begin + min(length, _slot_bytes(self._parameters))]
+        if not is_stored:
+            reason, _, detail = content.decode(errors="replace").partition("\n")
+            raise ImageError(reason, detail)
+        return StoredImage(content, self._parameters.image_size, self._parameters.image_size)
+
+    def _read(self, size: int) -> bytes:
+        is_awake = self._said.poll(1000 * _CLOCK_SECONDS * self._parameters.decode_seconds)
+        said = self._stdout.read(size) if is_awake else b""
+        if len(said) == size:
+            return said
+        # Of no effect on one that is dead already.
+        self._process.kill()
+        code, self.is_dead = self._process.wait(), True
+        if not is_awake:
+            raise _DecoderDiedError(_TIMEOUT, "the decoder fell asleep")
         if code == -signal.SIGPROF:
-            return _TIMEOUT, "decoding took longer than --decode-seconds"
-        return "decoder_crashed", f"the decoder ended with {signal.Signals(-code).name if code < 0 else code}"
+            raise _DecoderDiedError(_TIMEOUT, "decoding took longer than --decode-seconds")
+        name = signal.Signals(-code).name if code < 0 else code
+        raise _DecoderDiedError("decoder_crashed", f"the decoder ended with {name}")
 
     def close(self) -> None:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
+        self._stdin.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._stdout.close()
         self._memory.close()
 
 
@@ -162,7 +191,7 @@ def _shared_file() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def _shared_bytes(parameters: PreprocessParameters) -> int:
+def _slot_bytes(parameters: PreprocessParameters) -> int:
     # Room for any picture that is let in, and for a stored one that did not compress. Pages unused cost nothing.
     return max(parameters.max_image_megabytes * MEGABYTE, 4 * parameters.image_size**2) + MEGABYTE
 
@@ -172,25 +201,29 @@ def main() -> None:
     memory, parameters = mmap.mmap(int(sys.argv[1]), 0), PreprocessParameters.from_mapping(json.loads(sys.argv[2]))
     # Interrupting the job in a terminal is the parent's affair; stdin closes then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    silence_native_code()
+    load_decoders()
+    # What libraries print about broken files has no place in the log; nor is a terminal to be read from.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     limit_memory(parameters.decode_megabytes * MEGABYTE)
+    freedom = give_up_all_but_decoding()
     with suppress(BrokenPipeError):  # The parent is gone.
+        os.write(1, _GREETING.pack(freedom.encode("ascii", "replace")))
         while request := os.read(0, _REQUEST.size):
-            (length,) = _REQUEST.unpack(request)
+            slot, length = _REQUEST.unpack(request)
+            begin = slot * _slot_bytes(parameters)
             with cpu_limit(parameters.decode_seconds):
-                is_stored, content, height, width = _answer(memory, length, parameters)
-            memory[: len(content)] = content
-            os.write(1, _ANSWER.pack(is_stored, len(content), height, width))
+                is_stored, content = _decoded(memory[begin : begin + length], parameters)
+            memory[begin : begin + len(content)] = content
+            os.write(1, _ANSWER.pack(is_stored, len(content)))
 
 
-def _answer(memory: mmap.mmap, length: int, parameters: PreprocessParameters) -> tuple[bool, bytes, int, int]:
+def _decoded(data: bytes, parameters: PreprocessParameters) -> tuple[bool, bytes]:
     try:
-        stored = process(memory[:length], parameters)
+        return True, process(data, parameters).data
     except ImageError as error:
-        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:MEGABYTE], 0, 0
+        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:MEGABYTE]
     except MemoryError:
-        return False, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes", 0, 0
-    return True, stored.data, stored.height, stored.width
+        return False, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes"
 
 
 if __name__ == "__main__":

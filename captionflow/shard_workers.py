@@ -2,9 +2,8 @@
 
     python -m captionflow.shard_workers FILE_DESCRIPTOR PARAMETERS EARLIER    (started by ShardWorkers)
 
-A whole shard is handed to a process, so no image passes between processes. A picture that crashes,
-hangs or balloons the decoder ends its process. The one that takes its place begins the shards in hand
-again, and from then on decodes every picture in a sandbox, which finds the culprits and makes them Rejects.
+A whole shard is handed to a process, which fetches its images and has a sandbox of its own decode them. If the process
+dies, which no picture can bring about, the one that takes its place begins the shards in hand again, once.
 """
 
 import json
@@ -20,7 +19,7 @@ import weakref
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -28,14 +27,10 @@ from multiprocessing.connection import Connection
 from captionflow.errors import StepFailedError
 from captionflow.parameters import PreprocessParameters
 from captionflow.progress import Progress
-from captionflow.sandbox import MEGABYTE, limit_memory, silence_native_code
 from captionflow.shard_writer import SHARDS_AT_ONCE, ShardTask, ShardWriter
 from captionflow.shards import ShardInfo
 
 _PROGRESS_SECONDS = 0.5
-# Memory of a worker beside what a decoder may take: pictures in flight, and the stack of each thread.
-_WORKER_MEGABYTES = 1024
-_THREAD_MEGABYTES = 9
 _DIED_TWICE = "its worker died a second time; is there enough memory?"
 
 _LOG = logging.getLogger(__name__)
@@ -89,6 +84,12 @@ def _share(parameters: PreprocessParameters, size: int) -> PreprocessParameters:
     )
 
 
+@cache
+def _warn(text: str) -> None:
+    """Log a warning once, however many workers have it."""
+    _LOG.warning(text)
+
+
 def _close(workers: list["_Worker"], progress: Progress) -> None:
     for worker in workers:
         worker.close()
@@ -103,7 +104,8 @@ class _Worker:
         self._numbers = count()
         self._tasks: dict[int, tuple[ShardTask, Future[ShardInfo | None]]] = {}
         self._lock = threading.Lock()
-        self._is_closed = self._is_careful = False
+        self._begun_again: set[int] = set()
+        self._is_closed = False
         self._start()
 
     @property
@@ -115,7 +117,7 @@ class _Worker:
         with self._lock:
             number = next(self._numbers)
             self._tasks[number] = task, future
-            self._send((number, replace(task, is_careful=self._is_careful)))
+            self._send((number, task))
         return future
 
     def close(self) -> None:
@@ -152,6 +154,9 @@ class _Worker:
         if kind == "progress":
             self._progress.add(number, int(content))  # type: ignore[call-overload]
             return
+        if kind == "warning":
+            _warn(str(content))
+            return
         with self._lock:
             task, future = self._tasks.pop(number)
         if kind == "failed":
@@ -167,23 +172,28 @@ class _Worker:
     def _restart(self) -> None:
         _LOG.warning("a worker died (%d); its %d shards are begun again", self._process.wait(), len(self._tasks))
         self._start()
-        was_careful, self._is_careful = self._is_careful, True
         for number, (task, future) in list(self._tasks.items()):
-            if was_careful:
+            if number in self._begun_again:
                 del self._tasks[number]
                 future.set_exception(StepFailedError(f"{task.key.name}: {_DIED_TWICE}"))
             else:
-                self._send((number, replace(task, is_careful=True)))
+                self._begun_again.add(number)
+                self._send((number, task))
 
 
-class _Reporter:
-    """Tells the parent what has become of the tasks, and now and then how many images are done."""
+class _Reporter(logging.Handler):
+    """Tells the parent what has become of the tasks, what is logged, and now and then how many images are done."""
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.WARNING)
         self._connection = connection
         self._lock = threading.Lock()
         self._seen = self._kept = 0
         self._sent_at = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._lock:
+            self._connection.send(("warning", 0, record.getMessage()))
 
     def on_image(self, is_kept: bool) -> None:
         with self._lock:
@@ -211,10 +221,8 @@ def main() -> None:
     connection, parameters = Connection(int(sys.argv[1])), PreprocessParameters.from_mapping(json.loads(sys.argv[2]))
     # Interrupting the job in a terminal is the parent's affair.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    silence_native_code()
-    threads = parameters.fetch_concurrency * _THREAD_MEGABYTES
-    limit_memory((parameters.decode_megabytes + _WORKER_MEGABYTES + threads) * MEGABYTE)
     reporter = _Reporter(connection)
+    logging.getLogger("captionflow").addHandler(reporter)
     writer = ShardWriter(parameters, sys.argv[3] or None, reporter.on_image)
     with suppress(EOFError, OSError):
         while message := connection.recv():

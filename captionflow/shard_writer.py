@@ -13,8 +13,8 @@ from typing import Any
 
 import fastavro
 
-from captionflow.artifacts import Draft
 from captionflow.download import Download, Downloader
+from captionflow.draft import Draft
 from captionflow.fetch import FetchError
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import Record, unpack
@@ -30,15 +30,11 @@ _LOOK_AHEAD = 8
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to write: its records as `preprocess.assign_shard` packs them.
-
-    `is_careful` decodes in a sandbox, after an attempt without one ended the process.
-    """
+    """A shard to write: its records as `preprocess.assign_shard` packs them."""
 
     draft: Draft
     key: ShardKey
     packed: list[bytes]
-    is_careful: bool = False
 
 
 class ShardWriter:
@@ -74,7 +70,7 @@ class ShardWriter:
         counts, rejected, effort = Counter[str](), Counter[str](), Counter[str]()
 
         def samples() -> Iterator[dict[str, Any]]:
-            for image in self._download(images, task.is_careful):
+            for image in self._download(images):
                 counts.update(image.counts())
                 effort.update(image.effort())
                 rejected.update(reject.reason for reject in image.rejects)
@@ -97,14 +93,13 @@ class ShardWriter:
         draft.put(sidecar, info.to_json())
         return info
 
-    def _download(self, images: list["_Image"], is_careful: bool) -> Iterator["_Image"]:
+    def _download(self, images: list["_Image"]) -> Iterator["_Image"]:
         """Yield the images in their order, each with its picture or its rejects, a bounded number ahead."""
         ahead: deque[tuple[_Image, Future[Download] | None]] = deque()
         for image in images:
             download = None
             if image.captions:
-                url = image.captions[0].image_url
-                download = self._downloader.submit(url, image.earlier, is_careful=is_careful)
+                download = self._downloader.submit(image.captions[0].image_url, image.earlier)
             ahead.append((image, download))
             if len(ahead) > self._parameters.fetch_concurrency * _LOOK_AHEAD:
                 yield _finished(*ahead.popleft())

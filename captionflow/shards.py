@@ -12,7 +12,7 @@ from typing import IO
 
 import fastavro
 
-from captionflow.artifacts import FileInfo
+from captionflow.manifest import FileInfo
 from captionflow.parameters import PreprocessParameters
 from captionflow.records import Sample
 

@@ -11,25 +11,26 @@ import io
 import json
 import lzma
 import re
-import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
 import ijson
-import urllib3
 from ijson.common import ObjectBuilder
 
-from captionflow.artifacts import Parent, file_system, is_local, resolve
-from captionflow.errors import CaptionFlowError, InvalidInputError
-from captionflow.records import ImageCaption, RecordError, Reject
+from captionflow.bounded import JSONReader, RowReader, UnpackedReader
+from captionflow.errors import InvalidInputError
+from captionflow.manifest import Parent
+from captionflow.parameters import IngestParameters
+from captionflow.records import INT64, ImageCaption, RecordError, Reject
+from captionflow.source_download import download
+from captionflow.uris import is_local, resolve
 
 STAGE = "ingest"
 COLUMNS = tuple(field.name for field in fields(ImageCaption))
@@ -39,19 +40,18 @@ EXPECTED = (
 )
 _COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "type"}
 _HEAD_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 10
 _LINE_BYTES = 1 << 20
-# JSON and CSV shrink five to twenty times; an archive far past that is a bomb.
-_MAX_EXPANSION = 200
-_FREE_EXPANSION_BYTES = 256 << 20
 _MAX_DEPTH = 100
-_REMOTE_TIMEOUT = 60.0  # seconds without a byte
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_INTEGER = re.compile(r"-?\d+", re.ASCII)
+# Much longer ones are no 64-bit integers, and int() may refuse to read them.
+_INTEGER = re.compile(r"-?\d{1,100}", re.ASCII)
 # What the standard library's and ijson's readers raise on files that are not what they seem.
 _UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
+    ArithmeticError,
     csv.Error,
     ijson.JSONError,
     lzma.LZMAError,
@@ -106,16 +106,15 @@ class Source:
 
 
 @contextmanager
-def open_source(uri: str, member: str | None) -> Iterator[Source]:
+def open_source(uri: str, parameters: IngestParameters) -> Iterator[Source]:
     """Bring `uri` to this machine if it is elsewhere, and find out what it is.
 
     Raises:
         InvalidInputError: it cannot be read or is in no known format; one line says what was expected.
     """
-    with tempfile.TemporaryDirectory(prefix="captionflow-") as folder:
+    with _local_copy(uri, parameters) as path:
         try:
-            path = _local_copy(uri, Path(folder) / "source")
-            member = _choose_member(uri, path, member)
+            member = _choose_member(uri, path, parameters.member)
             with _unpacked(uri, path, member) as file:
                 kind = _recognise(file.read(_HEAD_BYTES))
         except _UNREADABLE as error:
@@ -130,40 +129,29 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _local_copy(uri: str, target: Path) -> Path:
+@contextmanager
+def _local_copy(uri: str, parameters: IngestParameters) -> Iterator[Path]:
     if is_local(uri):
         path = Path(resolve(uri))
         if path.exists() and not path.is_file():
             raise InvalidInputError(f"{uri}: is not a file; {EXPECTED}")
-        return path
-    with target.open("wb") as local:
-        try:
-            _download(uri, local)
-        except CaptionFlowError:
-            raise
-        except Exception as error:  # Each object store's client has errors of its own.
-            raise InvalidInputError(f"{uri}: cannot be fetched: {_one_line(error)}") from error
-    return target
-
-
-def _download(uri: str, target: IO[bytes]) -> None:
-    if not uri.startswith(("http://", "https://")):
-        fs, path = file_system(uri)
-        with fs.open(path, "rb") as remote:
-            shutil.copyfileobj(remote, target)
+        yield path
         return
-    with urllib3.PoolManager(timeout=_REMOTE_TIMEOUT) as pool:
-        response = pool.request("GET", uri, preload_content=False)
-        if response.status != HTTPStatus.OK:
-            raise InvalidInputError(f"{uri}: cannot be fetched: {response.status} {response.reason}")
-        shutil.copyfileobj(response, target)
+    # It has no name, so that nothing is left of it when this process is killed. Linux gives it one meanwhile.
+    with tempfile.TemporaryFile() as copy:
+        download(uri, copy, parameters)
+        copy.flush()
+        yield Path(f"/proc/self/fd/{copy.fileno()}")
 
 
 def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name and not name.endswith("/")]
+    except NotImplementedError as error:
+        raise InvalidInputError(f"{uri}: {error}") from error
     if wanted is None:
         found = names if len(names) == 1 else [name for name in names if Path(name).name.startswith("captions")]
     else:
@@ -177,39 +165,21 @@ def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
 
 @contextmanager
 def _unpacked(uri: str, path: Path, member: str | None) -> Iterator[io.BufferedReader]:
-    limit = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * path.stat().st_size
+    size = path.stat().st_size
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     if member is not None:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(member) as inner:
-                yield io.BufferedReader(_Bounded(inner, limit, uri))
+                yield io.BufferedReader(UnpackedReader(inner, size))
         except (RuntimeError, NotImplementedError) as error:
             raise InvalidInputError(f"{uri}: {error}") from error
     elif packed:
         with gzip.open(path, "rb") as inner:
-            yield io.BufferedReader(_Bounded(inner, limit, uri))
+            yield io.BufferedReader(UnpackedReader(inner, size))
     else:
         with path.open("rb") as file:
             yield file
-
-
-class _Bounded(io.RawIOBase):
-    """Reads from an archive and stops it from unpacking to more than `limit` bytes."""
-
-    def __init__(self, inner: IO[bytes] | gzip.GzipFile, limit: int, uri: str) -> None:
-        self._inner, self._left, self._uri = inner, limit, uri
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._inner.read(len(buffer))
-        self._left -= len(data)
-        if self._left < 0:
-            raise InvalidInputError(f"{self._uri}: unpacks to over {_MAX_EXPANSION} times its size; refused")
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _recognise(head: bytes) -> str | None:
@@ -229,14 +199,14 @@ def _first_object_keys(text: bytes) -> set[str]:
     keys: set[str] = set()
     depth = 0
     try:
-        for event, value in ijson.basic_parse(io.BytesIO(text)):
+        for event, value in ijson.basic_parse(JSONReader(io.BytesIO(text)), buf_size=_PIECE_BYTES):
             depth += _DEPTH_CHANGE.get(event, 0)
             if depth == 1 and event == "map_key":
                 keys.add(value)
             if not 0 < depth <= _MAX_DEPTH:
                 break
-    except ijson.JSONError:
-        pass  # The head is cut off somewhere, or a second line follows.
+    except (ijson.JSONError, ValueError, ArithmeticError):
+        pass  # The head is cut off somewhere, a second line follows, or a number is too long: not for here to judge.
     return keys
 
 
@@ -255,13 +225,15 @@ def _reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
 
 
 def _read_csv(file: IO[bytes]) -> Rows:
-    reader = csv.DictReader(_text_lines(file), skipinitialspace=True)
+    bounded = RowReader(file)
+    reader = csv.DictReader(_text_lines(io.BufferedReader(bounded)), skipinitialspace=True)
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     for row in reader:
+        bounded.held = 0
         values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
         for name in ("image_id", "id"):
             # What is no number is left as it is, to be named by the record's own check.
-            if _INTEGER.fullmatch(values[name] or ""):
+            if _INTEGER.fullmatch(values.get(name) or ""):
                 values[name] = int(values[name])
         if None in row:
             yield _reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
@@ -329,11 +301,20 @@ def _read_coco(source: Source, url_field: str, image_root: str | None) -> Rows:
 
 
 def _hashable(value: Any) -> bool:
-    return isinstance(value, (int, str))
+    return isinstance(value, str) or _is_integer(value)
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    # Larger ones can be chosen to have equal hashes, all of them.
+    return isinstance(value, int) and not isinstance(value, bool) and value in INT64
+
+
+@contextmanager
+def _open_json(source: Source) -> Iterator[JSONReader]:
+    with source.open() as file:
+        if file.peek(len(_BYTE_ORDER_MARK)).startswith(_BYTE_ORDER_MARK):
+            file.read(len(_BYTE_ORDER_MARK))
+        yield JSONReader(file)
 
 
 _DEPTH_CHANGE = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
@@ -345,11 +326,9 @@ def _items(source: Source, key: str) -> Iterator[dict[str, Any]]:
     ijson's own `items` takes time and memory by the square of the depth; a hostile file is deep.
     """
     depth, inside, builder = 0, False, None
-    with source.open() as file:
-        if file.peek(len(_BYTE_ORDER_MARK)).startswith(_BYTE_ORDER_MARK):
-            file.read(len(_BYTE_ORDER_MARK))
+    with _open_json(source) as reader:
         current = None
-        for event, value in ijson.basic_parse(file):
+        for event, value in ijson.basic_parse(reader):
             change = _DEPTH_CHANGE.get(event, 0)
             if depth == 1 and event == "map_key":
                 current = value
@@ -364,6 +343,8 @@ def _items(source: Source, key: str) -> Iterator[dict[str, Any]]:
             if builder and depth == 2:
                 yield builder.value if isinstance(builder.value, dict) else {}
                 builder = None
+            if builder is None:
+                reader.held = 0
 
 
 def _image_url(image: dict[str, Any], url_field: str, image_root: str | None) -> Any:

@@ -14,8 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from captionflow.artifacts import Draft, Manifest, open_artifact
-from captionflow.kinds import EVALUATION, PIPELINE
+from captionflow.artifacts import open_artifact
+from captionflow.draft import Draft
+from captionflow.kinds import EVALUATION, MODEL, PIPELINE
+from captionflow.manifest import Manifest
+from captionflow.terminal import one_line
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,13 +47,13 @@ class Tracking:
         """Begin a run, or go on with the one that made a parent and has no scores yet."""
         with self._forgiven():
             self._client = _client()
-            run = self._unscored(earlier) or self._client.create_run(
+            run = self._unscored(earlier, draft) or self._client.create_run(
                 _experiment(self._client), run_name=draft.uri.split("/")[-2]
             )
             self.note = {NOTE: {"experiment_id": run.info.experiment_id, "run_id": run.info.run_id}}
             self._tell(draft)
 
-    def _unscored(self, earlier: Mapping[str, Any] | None) -> Any:
+    def _unscored(self, earlier: Mapping[str, Any] | None, draft: Draft) -> Any:
         from mlflow.exceptions import MlflowException
 
         if not earlier:
@@ -61,8 +64,10 @@ class Tracking:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None  # the model was tracked elsewhere
-        is_open = run.info.lifecycle_stage == "active" and f"{EVALUATION}_uri" not in run.data.tags
-        return run if is_open else None
+        tags, parents = run.data.tags, {parent.uri for parent in draft.parents}
+        is_open = run.info.lifecycle_stage == "active" and f"{EVALUATION}_uri" not in tags
+        # A manifest may name any run; its own model's is the one that knows the model's URI.
+        return run if is_open and tags.get(f"{MODEL}_uri") in parents else None
 
     def _tell(self, draft: Draft) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
@@ -116,7 +121,7 @@ class Tracking:
         try:
             yield
         except Exception as error:
-            reason = _CREDENTIALS.sub("//", str(error).strip().partition("\n")[0])
+            reason = one_line(_CREDENTIALS.sub("//", str(error).strip().partition("\n")[0]))
             _LOG.warning("MLflow: %s; the rest of this step is not tracked", reason)
             self._failed = True
 

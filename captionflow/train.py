@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captionflow.artifacts import Artifact, begin, open_artifact
-from captionflow.captions import Vocabulary
+from captionflow.artifacts import Artifact, open_artifact
+from captionflow.captions import SPECIAL_TOKENS, Vocabulary, count_tokens
 from captionflow.dataset import Batch, Collate, Samples, loader
+from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import MODEL, PREPROCESSED
 from captionflow.model import Captioner, ModelConfig
@@ -37,15 +38,21 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
 
     `history.json` holds a row an epoch: train_loss (label-smoothed) and val_loss in nats a token.
 
+    A loss that is no longer a number ends the training; what was best until then is kept, and the manifest's counts
+    say so under `stopped_by`.
+
     Raises:
-        InvalidInputError: a split is empty, or a parameter does not fit the images.
-        StepFailedError: the loss is no longer a number.
+        InvalidInputError: a split is empty or not as its manifest says, or a parameter does not fit the images.
+        StepFailedError: the very first epoch's loss is not a number.
     """
     source = open_artifact(preprocessed, PREPROCESSED)
     device = choose_device(parameters.device)
-    vocabulary = Vocabulary.build(
-        (caption.text for sample in Samples(source, "train") for caption in sample.captions), parameters.min_count
-    )
+    # Every shard is held against the manifest once: those of val here, those of train while their words are counted.
+    source.verify("val/")
+    if not source.manifest.counts["splits"].get("test"):
+        _LOG.warning("%s: its test split is empty, so there will be nothing to evaluate the model on", source.uri)
+    words = count_tokens(c.text for sample in Samples(source, "train", check=True) for c in sample.captions)
+    vocabulary = Vocabulary.build(words, parameters.min_count, parameters.max_vocabulary)
     config = _model_config(parameters, len(vocabulary), source)
     draft = begin(output, MODEL, parameters.to_json(), [source.parent])
 
@@ -57,7 +64,7 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     val_batches = loader(Samples(source, "val"), collate, parameters.batch_size)
 
     with track(draft) as tracking:
-        history, weights = _fit(model, samples, train_batches, val_batches, parameters, device, tracking)
+        history, weights, stopped_by = _fit(model, samples, train_batches, val_batches, parameters, device, tracking)
         best = min(history, key=lambda row: row["val_loss"])
         files = [
             draft.put(WEIGHTS, save(weights)),
@@ -70,7 +77,9 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
             counts={
                 "epochs": len(history),
                 "best_epoch": best["epoch"],
+                "stopped_by": stopped_by,
                 "vocabulary": len(vocabulary),
+                "words_left_out": len(words) - (len(vocabulary) - len(SPECIAL_TOKENS)),
                 "weights": sum(weight.numel() for weight in model.parameters()),
             },
             metrics={"val_loss": best["val_loss"], "val_perplexity": math.exp(best["val_loss"])},
@@ -118,8 +127,12 @@ def _fit(
     parameters: TrainParameters,
     device: torch.device,
     tracking: Tracking,
-) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Run the epochs; returns the history and the weights of the best of them, on the CPU."""
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], str]:
+    """Run the epochs; returns the history, the weights of the best of them, on the CPU, and what ended them.
+
+    Raises:
+        StepFailedError: there is no best epoch.
+    """
     steps_per_epoch = math.ceil(samples.count / parameters.batch_size)
     optimizer = _optimizer(model, parameters)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -127,14 +140,18 @@ def _fit(
         lambda step: _learning_rate_factor(step, parameters.epochs * steps_per_epoch, parameters.warmup_share),
     )
     history: list[dict[str, Any]] = []
-    best_loss, best_weights, since_best = math.inf, _copy_of_weights(model), 0
+    best_loss, best_weights, since_best, stopped_by = math.inf, _copy_of_weights(model), 0, "epochs"
     progress = tqdm(range(1, parameters.epochs + 1), "train", unit=" epochs", disable=None)
     for epoch in progress:
         samples.epoch = epoch
         train_loss = _train_epoch(model, train_batches, optimizer, schedule, parameters, device)
         val_loss = _mean_loss(model, val_batches, device)
         if not math.isfinite(val_loss):
-            raise StepFailedError(f"the validation loss of epoch {epoch} is {val_loss}: try a lower --learning-rate")
+            stopped_by = f"the validation loss of epoch {epoch} is {val_loss}: try a lower --learning-rate"
+            if not history:
+                raise StepFailedError(stopped_by)
+            _LOG.warning("%s; the best epoch before it is kept", stopped_by)
+            break
         history.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss})
         tracking.metrics({"epoch/train_loss": train_loss, "epoch/val_loss": val_loss}, step=epoch)
         _LOG.info("epoch %d: train loss %.3f, validation loss %.3f", epoch, train_loss, val_loss)
@@ -144,8 +161,9 @@ def _fit(
         else:
             since_best += 1
             if since_best >= parameters.patience:
+                stopped_by = "patience"
                 break
-    return history, best_weights
+    return history, best_weights, stopped_by
 
 
 def _optimizer(model: Captioner, parameters: TrainParameters) -> torch.optim.AdamW:

@@ -5,7 +5,6 @@ Wiring only. What each task does is in `captionflow` and `beam_jobs`, imported w
 
 import os
 import sys
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,23 @@ from airflow.utils.context import Context
 from airflow.utils.xcom import XCOM_RETURN_KEY
 from captionflow_links import MlflowRunLink, ReportLink
 from dataflow_job import BeamOperator, job_name, label
-from training_place import PLACE, StepOperator, check_place
-from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
+from training_place import SETTINGS, PlaceParameters, StepOperator
+from trigger_form import (
+    DEFAULT_ARGS,
+    SAMPLE,
+    SAMPLE_IMAGES,
+    RootParameters,
+    artifact,
+    check_conf,
+    form,
+    no_retry_in_vain,
+    read,
+)
 
 import beam_jobs
+from captionflow import beam_tuning
 from captionflow.errors import InvalidInputError
-from captionflow.kinds import ARTIFACT_ROOT_MEANING, EVALUATION, INGESTED, MODEL, PREPROCESSED, artifact_uri
+from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED
 from captionflow.parameters import (
     BeamParameters,
     DataflowParameters,
@@ -32,88 +42,109 @@ from captionflow.parameters import (
     PreprocessParameters,
     ReuseParameters,
     TrainParameters,
+    variable,
 )
 
 DATAFLOW = "DataflowRunner"
-SAMPLE = f"{ARTIFACT_ROOT}/sample"
-SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
 
 
 # Airflow shows the sections in the order of their names.
 PARAMS = {
-    "artifact_root": Param(ARTIFACT_ROOT, type="string", description=ARTIFACT_ROOT_MEANING),
+    "artifact_root": Param(**RootParameters.json_schema()["artifact_root"]),
     **form(IngestParameters, "1 Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[SAMPLE_IMAGES]),
     "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="2 Preprocess"),
     "beam_options": Param(
         {},
         type="object",
         section="2 Preprocess",
-        description='More Beam options as JSON: {"direct_num_workers": 2, "direct_running_mode": "multi_processing"}.',
+        description='Beam options that tune the job, as JSON: {"direct_num_workers": 2, "direct_running_mode": '
+        f'"multi_processing"}}. All others the deployment gives, in its variable {beam_tuning.VARIABLE}.',
     ),
     **form(PreprocessParameters, "2 Preprocess", allow_url_prefix=[SAMPLE_IMAGES]),
     **form(ReuseParameters, "2 Preprocess"),
     **form(TrainParameters, "3 Train"),
     **form(EvaluateParameters, "4 Evaluate"),
-    **form(DataflowParameters, "5 Dataflow"),
-    **PLACE,
 }
 
 
-def output(kind: str) -> str:
-    """Return the template of the URI of this run's artifact: known before the task starts, the same in every retry."""
-    return artifact_uri("{{ params.artifact_root }}", "{{ dag.dag_id }}", "{{ run_id }}", kind)
+def check_run(context: Context) -> None:
+    """Tell at once what a later task would fail on, perhaps after hours.
 
-
-def option(name: str, schema: dict[str, Any]) -> str:
-    """Return the template that passes a parameter on as a command-line option's value."""
-    is_list = "array" in schema["type"]
-    return f"{{{{ params.{name} | tojson }}}}" if is_list else f"{{{{ params.{name} }}}}"
+    Raises:
+        InvalidInputError: a parameter of a step, or a setting of the deployment, cannot be used.
+    """
+    check_conf(context, SETTINGS)
+    split = read(PreprocessParameters, context)
+    if not all(split.split_fractions):
+        raise InvalidInputError(f"--split: {split.split} leaves a part empty; training and evaluation need all three")
+    for parameters in (IngestParameters, ReuseParameters, TrainParameters, EvaluateParameters):
+        read(parameters, context)
+    artifact(context, EVALUATION)
+    job_options(context)
+    PlaceParameters.from_environment()
 
 
 def prepare_beam(context: Context) -> None:
-    """Check the job's parameters before Beam starts, and add what the form says of Beam."""
-    params, task = context["params"], context["task"]
+    """Check the job's parameters before Beam starts, and give the operator what the form says."""
+    runner, task = context["params"]["runner"], context["task"]
     with no_retry_in_vain():
-        from beam_jobs.preprocess import beam_options
-
-        PreprocessParameters.from_mapping(params)
-        options = {**params["beam_options"], **dataflow_options(params)}
-        if params["runner"] == DATAFLOW:
-            configure_dataflow(context)
-        beam_options([f"--runner={params['runner']}", *beam_options_to_args(options)])
+        check_conf(context, SETTINGS)
+        given = [*read(PreprocessParameters, context).to_options(), *read(ReuseParameters, context).to_options()]
+        options = job_options(context)
+        output = artifact(context, PREPROCESSED)
     # The job is a process of its own, and imports our packages too, from the DAGs folder where they are not installed.
     packages = str(Path(beam_jobs.__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
+    task.runner = runner
     # A task that times out leaves its process behind; two jobs must not work on one artifact.
     task.default_pipeline_options = {**options, "exit-with-parent": True}
+    by_name = dict(option.removeprefix("--").split("=", 1) for option in given)
+    task.pipeline_options = {"ingested": task.pipeline_options["ingested"], "output": output, **by_name}
+    if runner == DATAFLOW:
+        configure_dataflow(context)
 
 
 def configure_dataflow(context: Context) -> None:
     """Give the job the run's name and labels."""
-    params, task, run = context["params"], context["task"], (context["dag"].dag_id, context["run_id"])
+    task, run = context["task"], (context["dag"].dag_id, context["run_id"])
+    dataflow = DataflowParameters.from_environment()
     task.dataflow_config = {
-        "project_id": params["gcp_project_id"],
-        "location": params["region"],
+        "project_id": dataflow.gcp_project_id,
+        "location": dataflow.region,
         "job_name": job_name(*run),
         "append_job_name": False,
     }
     task.pipeline_options["labels"] = dict(zip(("airflow-dag", "airflow-run"), map(label, run), strict=True))
 
 
-def dataflow_options(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return Beam's options for a Dataflow job; none for another engine.
+def job_options(context: Context) -> dict[str, Any]:
+    """Return Beam's options for the job: those of the run that tune it, and the deployment's.
 
     Raises:
-        InvalidInputError: Dataflow cannot do with what the form says.
+        InvalidInputError: one cannot be used, or what Dataflow needs is missing.
     """
-    if params["runner"] != DATAFLOW:
-        return {}
-    dataflow = DataflowParameters.from_mapping(params)
+    from beam_jobs.preprocess import beam_options
+
+    runner = context["params"]["runner"]
+    options = beam_tuning.options_for(runner, "beam_options", context["params"]["beam_options"])
+    if runner == DATAFLOW:
+        options = dataflow_options(read(RootParameters, context).artifact_root) | options
+    beam_options([f"--runner={runner}", *beam_options_to_args(options)])
+    return options
+
+
+def dataflow_options(artifact_root: str) -> dict[str, str]:
+    """Return Beam's options for a Dataflow job, as the deployment says where it runs and as whom.
+
+    Raises:
+        InvalidInputError: Dataflow cannot do with what is given.
+    """
+    dataflow = DataflowParameters.from_environment()
     for name in ("region", "dataflow_staging_root"):
         if not getattr(dataflow, name):
-            raise InvalidInputError(f"{name}: {DATAFLOW} needs it")
-    if not params["artifact_root"].startswith("gs://"):
-        raise InvalidInputError(f"artifact_root: Dataflow's workers do not reach {params['artifact_root']}, but gs://…")
+            raise InvalidInputError(f"{variable(name)}: {DATAFLOW} needs it")
+    if not artifact_root.startswith("gs://"):
+        raise InvalidInputError(f"artifact_root: Dataflow's workers do not reach {artifact_root}, but gs://…")
     named = {
         "temp_location": dataflow.dataflow_staging_root,
         "service_account_email": dataflow.dataflow_service_account,
@@ -147,7 +178,7 @@ captions, CSV or JSON Lines of your own.
 | `train` | trains the captioner, keeps the best checkpoint | `model.safetensors` |
 | `evaluate` | captions the test split, computes BLEU, ROUGE-L and CIDEr | `report.html` |
 
-`train` and `evaluate` run in Airflow's worker, in a Kubernetes pod or as a Vertex AI custom job: *train_on* chooses.
+The deployment says whether `train` and `evaluate` run in Airflow's worker, in a Kubernetes pod or as a Vertex AI job.
 
 Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells what it was made from. The page of
 `evaluate` has a button for the report.
@@ -158,15 +189,13 @@ def image_captioning() -> None:
     """Chain the four steps; what passes between them is URIs."""
 
     @task
-    def ingest(output: str) -> str:
+    def ingest() -> str:
         from captionflow.ingest import ingest
 
         with no_retry_in_vain():
-            params = get_current_context()["params"]
-            # What the later steps need is told now, not after hours.
-            dataflow_options(params)
-            check_place(params)
-            return ingest(output, IngestParameters.from_mapping(params))
+            context = get_current_context()
+            check_run(context)
+            return ingest(artifact(context, INGESTED), read(IngestParameters, context))
 
     preprocess = BeamOperator(
         task_id="preprocess",
@@ -174,27 +203,17 @@ def image_captioning() -> None:
         py_interpreter=sys.executable,
         pre_execute=prepare_beam,
         post_execute=publish_uri,
-        runner="{{ params.runner }}",
-        pipeline_options={
-            "ingested": ingest(output(INGESTED)),
-            "output": output(PREPROCESSED),
-            "reuse": "{{ params.reuse or '' }}",
-            **{
-                name.replace("_", "-"): option(name, schema)
-                for name, schema in PreprocessParameters.json_schema().items()
-            },
-        },
+        pipeline_options={"ingested": ingest()},
     )
     train = StepOperator(
-        task_id="train",
-        parameters=TrainParameters,
-        uris={"preprocessed": preprocess.output, "output": output(MODEL)},
+        task_id="train", parameters=TrainParameters, uris={"preprocessed": preprocess.output}, makes=MODEL
     )
     train.operator_extra_links = [MlflowRunLink()]
     evaluate = StepOperator(
         task_id="evaluate",
         parameters=EvaluateParameters,
-        uris={"model": train.output, "preprocessed": preprocess.output, "output": output(EVALUATION)},
+        uris={"model": train.output, "preprocessed": preprocess.output},
+        makes=EVALUATION,
     )
     evaluate.operator_extra_links = [MlflowRunLink(), ReportLink()]
 

@@ -5,13 +5,16 @@ TFX is imported, and its runner's DAG built, only inside a running task.
 """
 
 import os
+from dataclasses import replace
 from datetime import datetime
 
 from airflow import DAG
 from airflow.operators.python import PythonOperator, get_current_context
-from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form, no_retry_in_vain
+from airflow.utils.context import Context
+from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, check_conf, form, no_retry_in_vain, read, settings
 
-from tfx_pipeline.parameters import METADATA_VARIABLE, PIPELINE_NAME, TfxParameters
+from captionflow import beam_tuning
+from tfx_pipeline.parameters import METADATA_VARIABLE, PIPELINE_NAME, TfxParameters, TfxSettings
 from tfx_pipeline.topology import topology
 
 
@@ -21,7 +24,23 @@ def run(component_id: str) -> None:
         from tfx_pipeline.airflow import run_component
 
         context = get_current_context()
-        run_component(component_id, TfxParameters.from_mapping(context["params"]), context)
+        run_component(component_id, parameters_of(context), context)
+
+
+def parameters_of(context: Context) -> TfxParameters:
+    """Return what the form gives, with what the deployment says of code, places and Beam.
+
+    Raises:
+        InvalidInputError: the form, or a setting of the deployment, cannot be used.
+    """
+    from airflow.providers.apache.beam.hooks.beam import beam_options_to_args  # takes seconds to import
+
+    check_conf(context, settings(TfxSettings))
+    given = read(TfxParameters, context)
+    tuning = beam_tuning.parsed("beam_args", given.beam_args)
+    options = beam_tuning.options_for(given.beam_runner, "beam_args", tuning)
+    beam_args = tuple(beam_options_to_args(options))
+    return replace(given, **TfxSettings.from_environment().to_json(), beam_args=beam_args)
 
 
 with DAG(
@@ -35,6 +54,7 @@ with DAG(
     params=form(
         TfxParameters,
         "TFX",
+        without=TfxSettings,
         csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv",
         pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}",
     ),

@@ -5,7 +5,8 @@ only inside the running task.
 """
 
 import json
-import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,85 +15,149 @@ from airflow import DAG
 from airflow.models.baseoperator import BaseOperator
 from airflow.models.param import Param
 from airflow.utils.context import Context
-from trigger_form import DEFAULT_ARGS, form, no_retry_in_vain
+from training_place import VertexSettings
+from trigger_form import DEFAULT_ARGS, check_conf, check_places, no_retry_in_vain, settings
 
+from captionflow import beam_tuning
 from captionflow.errors import InvalidInputError
-from kfp_pipeline.parameters import VertexParameters
+from captionflow.parameters import URI, BeamParameters, DataflowParameters, parameter, variable
+from kfp_pipeline.parameters import PIPELINE_NAME, ROOT
 
 if TYPE_CHECKING:
     from airflow.providers.google.cloud.operators.vertex_ai.pipeline_job import RunPipelineJobOperator
 
-SPEC = os.environ.get("CAPTIONFLOW_VERTEX_SPEC", str(Path(__file__).with_suffix(".json")))
-WHERE = ("project", "region", "pipeline_root", "service_account")
 JSON_TYPES = {
     "STRING": "string", "NUMBER_INTEGER": "integer", "NUMBER_DOUBLE": "number", "BOOLEAN": "boolean", "LIST": "array",
     "STRUCT": "object",
 }  # fmt: skip
 
 
-def where_form() -> dict[str, Param]:
-    """Return the fields that tell where the pipeline runs; the environment fills them in."""
-    given = {name: os.environ.get(f"CAPTIONFLOW_VERTEX_{name.upper()}") for name in WHERE}
-    fields = form(VertexParameters, "1 Vertex AI", **given)
-    return {name: fields[name] for name in WHERE}
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings(VertexSettings):
+    """Which pipeline runs on Vertex AI, where, and as whom."""
+
+    vertex_pipeline_root: str | None = parameter(None, "gs:// folder for Vertex AI's own files.")
+    vertex_spec: str = parameter(
+        str(Path(__file__).with_suffix(".json")), "The compiled pipeline: a path that the worker can read, or gs://."
+    )
+
+
+# As the form once called them too.
+SETTINGS = {
+    **settings(PipelineSettings, DataflowParameters),
+    **{name.removeprefix("vertex_"): told for name, told in settings(PipelineSettings).items()},
+}
+
+
+def compiled() -> tuple[str, dict[str, Any]]:
+    """Return the name of the compiled pipeline, and its own parameters; none where there is no pipeline yet."""
+    try:
+        content = json.loads(Path(PipelineSettings.from_environment().vertex_spec).read_bytes())
+        spec = content.get("pipelineSpec", content)
+        inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        known = {name: schema for name, schema in inputs.items() if schema["parameterType"] in JSON_TYPES}
+        return spec.get("pipelineInfo", {}).get("name", ""), known
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", {}
 
 
 def own_form() -> dict[str, Param]:
-    """Return a field for each of the compiled pipeline's own parameters; none where there is no pipeline yet."""
-    try:
-        content = json.loads(Path(SPEC).read_bytes())
-        inputs = content.get("pipelineSpec", content)["root"].get("inputDefinitions", {}).get("parameters", {})
-        return {name: _field(schema) for name, schema in inputs.items() if schema["parameterType"] in JSON_TYPES}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    """Return a field for each of the pipeline's own parameters; what is the deployment's in CaptionFlow's is none."""
+    left_out = DataflowParameters.json_schema() if IS_OURS else {}
+    return {name: _field(schema) for name, schema in INPUTS.items() if name not in left_out}
 
 
 def _field(schema: dict[str, Any]) -> Param:
+    kind, default = JSON_TYPES[schema["parameterType"]], schema.get("defaultValue")
     return Param(
-        schema.get("defaultValue"),
-        type=["null", JSON_TYPES[schema["parameterType"]]],
-        section="2 Pipeline",
+        # The compiler writes 3 as 3.0.
+        int(default) if kind == "integer" and default is not None else default,
+        type=["null", kind],
+        section="Pipeline",
         description=schema.get("description", "A parameter of the compiled pipeline; empty takes its default."),
     )
 
 
+def where() -> PipelineSettings:
+    """Return which pipeline runs where, as the deployment says.
+
+    Raises:
+        InvalidInputError: something is missing.
+    """
+    said = PipelineSettings.from_environment()
+    for name in ("vertex_project", "vertex_region", "vertex_pipeline_root"):
+        if not getattr(said, name):
+            raise InvalidInputError(f"{variable(name)}: is empty")
+    if "://" not in said.vertex_spec and not Path(said.vertex_spec).is_file():
+        raise InvalidInputError(
+            f"{variable('vertex_spec')}: {said.vertex_spec}: no such file; `captionflow tfx compile` writes it"
+        )
+    return said
+
+
+def values(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the pipeline's own parameters that the form gives.
+
+    Raises:
+        InvalidInputError: the pipeline is CaptionFlow's own, and a value is one that no run may give.
+    """
+    given = {name: params[name] for name in OWN if params[name] is not None}
+    return _checked(given) if IS_OURS else given
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    from airflow.providers.apache.beam.hooks.beam import beam_options_to_args  # takes seconds to import
+
+    from kfp_pipeline.component_files import STEPS
+
+    check_places({ROOT: {"reaches": URI}}, given)
+    found: dict[str, Any] = {}
+    for parameters in (cls for step in STEPS for cls in step.parameters):
+        read = parameters.from_mapping(given).to_json()
+        check_places(parameters.json_schema(), read)
+        found |= {name: value for name, value in read.items() if name in given and value is not None}
+    beam = BeamParameters.from_mapping(given)
+    tuning = beam_tuning.parsed("beam_args", beam.beam_args)
+    options = beam_tuning.options_for(beam.beam_runner, "beam_args", tuning)
+    dataflow = {name: value for name, value in DataflowParameters.from_environment().to_json().items() if value}
+    return {**given, **found, **dataflow, "beam_args": beam_options_to_args(options)}
+
+
 class RunOnVertex(BaseOperator):
-    """The provider's RunPipelineJobOperator, which exists only while the task runs. Its arguments are templates."""
+    """The provider's RunPipelineJobOperator, which exists only while the task runs; nothing of it is a template."""
 
-    template_fields = ("arguments",)
-
-    def __init__(self, *, arguments: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.arguments = arguments
-
-    def _operator(self) -> "RunPipelineJobOperator":
+    def _operator(self, said: PipelineSettings, **arguments: Any) -> "RunPipelineJobOperator":
         from airflow.providers.google.cloud.operators.vertex_ai.pipeline_job import RunPipelineJobOperator
 
-        return RunPipelineJobOperator(task_id=self.task_id, deferrable=True, poll_interval=60, **self.arguments)
+        return RunPipelineJobOperator(
+            task_id=self.task_id,
+            project_id=said.vertex_project,
+            region=said.vertex_region,
+            template_path=said.vertex_spec,
+            pipeline_root=said.vertex_pipeline_root,
+            service_account=said.vertex_service_account,
+            deferrable=True,
+            poll_interval=60,
+            **arguments,
+        )
 
     def execute(self, context: Context) -> None:
         """Submit, and free the worker until the run has ended."""
-        self._operator().execute(context)
+        with no_retry_in_vain():
+            check_conf(context, SETTINGS)
+            said, given = where(), values(context["params"])
+        name = f"{context['dag'].dag_id} {context['run_id']}"
+        self._operator(said, display_name=name, parameter_values=given).execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the end of the run."""
-        return self._operator().execute_complete(context, event)["name"]
+        operator = self._operator(PipelineSettings.from_environment(), display_name="")
+        return operator.execute_complete(context, event)["name"]
 
 
+PIPELINE, INPUTS = compiled()
+IS_OURS = PIPELINE == PIPELINE_NAME
 OWN = own_form()
-
-
-def prepare(context: Context) -> None:
-    """Check the form, and pass on those of the pipeline's own parameters that are given."""
-    params = context["params"]
-    with no_retry_in_vain():
-        for name in ("project", "region", "pipeline_root"):
-            if not params[name]:
-                raise InvalidInputError(f"{name}: is empty")
-        if "://" not in params["spec"] and not Path(params["spec"]).is_file():
-            raise InvalidInputError(f"spec: {params['spec']}: no such file; `captionflow tfx compile` writes it")
-    given = {name: params[name] for name in OWN if params[name] is not None}
-    context["task"].arguments["parameter_values"] = given
 
 
 with DAG(
@@ -101,23 +166,14 @@ with DAG(
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={
-        **where_form(),
-        "spec": Param(
-            SPEC,
-            type="string",
-            section="1 Vertex AI",
-            description="The compiled pipeline: a path that the worker can read, or gs://.",
-        ),
-        **OWN,
-    },
+    params=OWN,
     tags=["captionflow", "tfx", "vertex"],
     default_args=DEFAULT_ARGS,
     doc_md="""
 ### The TFX pipeline on Vertex AI Pipelines
 
-`captionflow tfx compile` fixes what the pipeline reads and how it learns; the form says where it runs, and offers what
-the compiled pipeline itself asks for.
+`captionflow tfx compile` fixes what the pipeline reads and how it learns, and the deployment where it runs; the form
+offers what the compiled pipeline itself asks for.
 
 | task | does |
 | --- | --- |
@@ -127,15 +183,4 @@ Its XCom is the name of the run on Vertex AI. A retry submits the pipeline again
 AI's cache. To stop a run that was submitted, cancel it on Vertex AI: marking the task does not.
 """,
 ) as image_captioning_vertex:
-    RunOnVertex(
-        task_id="run_pipeline",
-        pre_execute=prepare,
-        arguments={
-            "project_id": "{{ params.project }}",
-            "region": "{{ params.region }}",
-            "display_name": "{{ dag.dag_id }} {{ run_id }}",
-            "template_path": "{{ params.spec }}",
-            "pipeline_root": "{{ params.pipeline_root }}",
-            "service_account": "{{ params.service_account or '' }}",
-        },
-    )
+    RunOnVertex(task_id="run_pipeline")

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 
 from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.models import BaseOperator
-from airflow.models.param import Param
 from airflow.utils.context import Context
-from trigger_form import DEFAULT_ARGS, form, no_retry_in_vain
+from plain_text import PlainText
+from trigger_form import DEFAULT_ARGS, artifact, check_conf, no_retry_in_vain, read, settings
 
 from captionflow.errors import InvalidInputError
-from captionflow.parameters import Parameters, options, parameter
-from kfp_pipeline.parameters import CompileParameters
+from captionflow.parameters import DataflowParameters, Parameters, options, parameter, variable
+from kfp_pipeline.parameters import TrainingResources
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,18 @@ _START_SECONDS = 1800  # until a node with a GPU is there and has pulled an imag
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlaceParameters(Parameters):
+class VertexSettings(Parameters):
+    """Where Vertex AI works, and as whom."""
+
+    vertex_project: str | None = parameter(None, "Google Cloud project of the job.")
+    vertex_region: str | None = parameter(None, "Where the job runs, such as europe-west4; near the bucket is best.")
+    vertex_service_account: str | None = parameter(
+        None, "Google service account that the job runs as, which may read and write the artifacts."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceParameters(TrainingResources, VertexSettings):
     """Where training and evaluation run. Building one checks that nothing is missing which the place needs."""
 
     train_on: Literal[PLACES] = parameter(
@@ -74,8 +85,6 @@ class PlaceParameters(Parameters):
     pod_node_labels: tuple[str, ...] = parameter(
         (), "Labels of the node, as NAME=VALUE, such as cloud.google.com/gke-accelerator=nvidia-tesla-t4."
     )
-    vertex_project: str | None = parameter(None, "Google Cloud project of the job.")
-    vertex_region: str | None = parameter(None, "Where the job runs, such as europe-west4; near the bucket is best.")
     vertex_staging_bucket: str | None = parameter(
         None, "Bucket in Cloud Storage for Vertex AI's own files.", pattern="^gs://.", examples=["gs://bucket/vertex"]
     )
@@ -85,15 +94,13 @@ class PlaceParameters(Parameters):
     vertex_accelerator: str = parameter(
         "NVIDIA_TESLA_T4", "Kind of GPU, by the name that Vertex AI has for it, of which train_gpus are taken."
     )
-    vertex_service_account: str | None = parameter(
-        None, "Google service account that the job runs as, which may read and write the artifacts."
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         missing = [name for name in _NEEDS.get(self.train_on, ()) if not getattr(self, name)]
         if missing:
-            raise InvalidInputError(f"train_on: {self.train_on} needs {' and '.join(missing)}")
+            needed = " and ".join(map(variable, missing))
+            raise InvalidInputError(f"{variable('train_on')}: {self.train_on} needs {needed}")
         _ = self.node_selector
 
     @property
@@ -101,51 +108,40 @@ class PlaceParameters(Parameters):
         """The node's labels by name."""
         for label in self.pod_node_labels:
             if "=" not in label:
-                raise InvalidInputError(f"pod_node_labels: {label!r} is not NAME=VALUE")
+                raise InvalidInputError(f"{variable('pod_node_labels')}: {label!r} is not NAME=VALUE")
         return dict(label.split("=", 1) for label in self.pod_node_labels)
 
 
-def check_place(params: Mapping[str, Any]) -> None:
-    """Raise InvalidInputError unless training and evaluation can begin where the form says."""
-    PlaceParameters.from_mapping(params)
+SETTINGS = settings(PlaceParameters, DataflowParameters)
+"""What the deployment says of where the steps run, and no form."""
 
 
-_SECTION = "6 Where to train and evaluate"
-# What a pod may take is what a step of Kubeflow may.
-_POD_RESOURCES = ("train_cpu", "train_memory")
-
-PLACE = {
-    **form(PlaceParameters, _SECTION),
-    **{name: Param(**CompileParameters.json_schema()[name], section=_SECTION) for name in _POD_RESOURCES},
-}
-"""The fields of the trigger form."""
-
-
-class StepOperator(BaseOperator):
-    """A step of `captionflow`, run where the form says; its XCom is the URI of its artifact.
+class StepOperator(PlainText, BaseOperator):
+    """A step of `captionflow`, run where the deployment says; its XCom is the URI of its artifact.
 
     The task's id is the name of the step: that of its module and function in `captionflow`, and of its command.
 
     Args:
         parameters: the step's parameters, which it takes from the form.
-        uris: the URIs it is called with, by the name of the argument, which is also the command's option; `output`
-            is the artifact it makes.
+        uris: the URIs it is called with, by the name of the argument, which is also the command's option.
+        makes: the kind of artifact it makes.
     """
 
     template_fields = ("uris",)
 
-    def __init__(self, *, parameters: type[Parameters], uris: dict[str, Any], **arguments: Any) -> None:
+    def __init__(self, *, parameters: type[Parameters], uris: dict[str, Any], makes: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.parameters = parameters
         self.uris = uris
+        self.makes = makes
         self._job: BaseOperator | None = None
 
     def execute(self, context: Context) -> str:
         """Run the step here, or start a container and let go of the worker until that has ended."""
         with no_retry_in_vain():
-            parameters = self.parameters.from_mapping(context["params"])
-            if PlaceParameters.from_mapping(context["params"]).train_on == _HERE:
-                return self._step()(**self.uris, parameters=parameters)
+            uris, parameters = self._called_with(context)
+            if PlaceParameters.from_environment().train_on == _HERE:
+                return self._step()(**uris, parameters=parameters)
         return self._follow(context, lambda job: job.execute(context))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> str:
@@ -162,14 +158,22 @@ class StepOperator(BaseOperator):
         try:
             found: Callable[..., str] = getattr(import_module(f"captionflow.{self.task_id}"), self.task_id)
         except ModuleNotFoundError as error:
-            raise InvalidInputError(f"train_on: {_HERE}: this worker has no {error.name}; choose another") from error
+            said = f"{variable('train_on')}: {_HERE}: this worker has no {error.name}; choose another"
+            raise InvalidInputError(said) from error
         return found
+
+    def _called_with(self, context: Context) -> tuple[dict[str, str], Parameters]:
+        check_conf(context, SETTINGS)
+        return {**self.uris, "output": artifact(context, self.makes)}, read(self.parameters, context)
 
     def _follow(self, context: Context, act: Callable[[BaseOperator], Any]) -> str:
         with no_retry_in_vain():
-            place = PlaceParameters.from_mapping(context["params"])
-            parameters = self.parameters.from_mapping(context["params"])
-            command = ["captionflow", self.task_id, *options(self.uris), *parameters.to_options()]
+            place = PlaceParameters.from_environment()
+            uris, parameters = self._called_with(context)
+            command = ["captionflow", self.task_id, *options(uris), *parameters.to_options()]
+            # Kubernetes would put a variable of the container in its place, which may be a secret.
+            if expanded := [option for option in command if "$(" in option]:
+                raise InvalidInputError(f"{expanded[0]}: holds '$(', which a container's command may not")
             make = {_POD: _pod, _VERTEX: _vertex_job}[place.train_on]
             self._job = make(self.task_id, command, place, context)
         act(self._job)  # raises TaskDeferred as long as there is something to wait for
@@ -177,7 +181,7 @@ class StepOperator(BaseOperator):
             from captionflow.artifacts import open_artifact
 
             # A container may well write to a folder of its own.
-            return open_artifact(self.uris["output"]).uri
+            return open_artifact(uris["output"]).uri
 
 
 @contextmanager
@@ -204,8 +208,7 @@ def _pod(task_id: str, command: list[str], place: PlaceParameters, context: Cont
     from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
     from kubernetes.client import models as k8s
 
-    resources = CompileParameters.from_mapping(context["params"])
-    takes = {"cpu": resources.train_cpu, "memory": resources.train_memory}
+    takes = {"cpu": place.train_cpu, "memory": place.train_memory}
     gpus = {place.pod_gpu: str(place.train_gpus)} if place.train_gpus else {}
     secret = [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=place.pod_secret))] if place.pod_secret else []
     return KubernetesPodOperator(

@@ -1,20 +1,39 @@
-"""What the DAG files share: the trigger form, where artifacts go, and how tasks fail."""
+"""What the DAG files share: the trigger form and how it is read, where artifacts go, and how tasks fail.
+
+Whoever may trigger a run chooses data and figures. What runs, where and as whom the deployment says, in environment
+variables. No value of a form is ever part of a template: tasks read the form here, when they run.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
+from airflow.utils.context import Context
 
-from captionflow.errors import CaptionFlowError
-from captionflow.parameters import Parameters
+from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
+from captionflow.kinds import ARTIFACT_ROOT_MEANING, artifact_uri
+from captionflow.parameters import URI, Parameters, parameter, variable
 from captionflow.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
 
 ARTIFACT_ROOT = os.environ.get("CAPTIONFLOW_ARTIFACT_ROOT", str(Path.home() / "captionflow"))
+SAMPLE = f"{ARTIFACT_ROOT}/sample"
+SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootParameters(Parameters):
+    """Where the artifacts go."""
+
+    artifact_root: str = parameter(ARTIFACT_ROOT, ARTIFACT_ROOT_MEANING, reaches=URI)
+
+
+P = TypeVar("P", bound=Parameters)
 
 DEFAULT_ARGS = {
     "owner": "captionflow",
@@ -26,12 +45,66 @@ DEFAULT_ARGS = {
 }
 
 
-def form(parameters: type[Parameters], section: str, **defaults: Any) -> dict[str, Param]:
-    """Return one field of the trigger form for each of a step's parameters, with its bounds and meaning."""
-    fields = parameters.json_schema()
+def form(
+    parameters: type[Parameters], section: str, without: type[Parameters] = Parameters, **defaults: Any
+) -> dict[str, Param]:
+    """Return one field of the trigger form for each of a step's parameters, with its bounds and meaning.
+
+    Args:
+        without: those that the deployment says.
+    """
+    left_out = without.json_schema()
+    fields = {name: schema for name, schema in parameters.json_schema().items() if name not in left_out}
     for name, default in defaults.items():
         fields[name]["default"] = default
     return {name: Param(**schema, section=section) for name, schema in fields.items()}
+
+
+def settings(*parameters: type[Parameters]) -> dict[str, str]:
+    """Return what the deployment says in place of the form: name → environment variable."""
+    return {name: variable(name) for cls in parameters for name in cls.json_schema()}
+
+
+def check_conf(context: Context, settings: Mapping[str, str]) -> None:
+    """Check that a run was given fields of its form alone; Airflow lets others through.
+
+    Args:
+        settings: what was a field once, or may be taken for one: name → environment variable.
+
+    Raises:
+        InvalidInputError: it was given another; the message names the variable.
+    """
+    for name in sorted(context["params"].keys() - context["dag"].params.keys()):
+        remedy = f"the deployment sets it, by {settings[name]} on its workers" if name in settings else "leave it out"
+        raise InvalidInputError(f"{name}: is no field of this form; {remedy}")
+
+
+def read(parameters: type[P], context: Context) -> P:
+    """Return a step's parameters as the run's form gives them.
+
+    Raises:
+        InvalidInputError: a value is of the wrong type or out of bounds, or leads to where no run may reach.
+    """
+    found = parameters.from_mapping(context["params"])
+    check_places(parameters.json_schema(), found.to_json())
+    return found
+
+
+def artifact(context: Context, kind: str) -> str:
+    """Return the URI of the run's artifact: known before its task starts, the same in every retry.
+
+    Raises:
+        InvalidInputError: the root is not open to runs, or the run's id is no name of a folder.
+    """
+    return artifact_uri(read(RootParameters, context).artifact_root, context["dag"].dag_id, context["run_id"], kind)
+
+
+def check_places(schemas: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError if one of the values, by the schema of its name, leads to where no run may reach."""
+    from captionflow.reach import VARIABLE, check_reach  # asks for more than a DAG file needs
+
+    opened = os.environ.get(VARIABLE, "").split()
+    check_reach(values, schemas, (ARTIFACT_ROOT, SAMPLE_IMAGES, *opened))
 
 
 @contextmanager
@@ -39,5 +112,7 @@ def no_retry_in_vain() -> Iterator[None]:
     """Fail at once, whatever retries are left, on what would end the same way again."""
     try:
         yield
+    except StoreError:
+        raise
     except CaptionFlowError as error:
         raise AirflowFailException(str(error)) from None

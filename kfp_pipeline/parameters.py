@@ -16,7 +16,15 @@ _CPU, _MEMORY = r"^[0-9]*[1-9][0-9]*m?$", r"^[1-9][0-9]*([KMGT]i?)?$"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileParameters(Parameters):
+class TrainingResources(Parameters):
+    """What a container that trains or evaluates takes on Kubernetes."""
+
+    train_cpu: str = parameter("4", "CPUs of the training and evaluation steps.", pattern=_CPU)
+    train_memory: str = parameter("16G", "Memory of the training and evaluation steps.", pattern=_MEMORY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileParameters(TrainingResources):
     """What is fixed when the pipeline is compiled: images, resources, caching."""
 
     image_registry: str = parameter(
@@ -34,8 +42,6 @@ class CompileParameters(Parameters):
     ingest_memory: str = parameter("2G", "Memory of the ingestion step.", pattern=_MEMORY)
     preprocess_cpu: str = parameter("2", "CPUs of the preprocessing step.", pattern=_CPU)
     preprocess_memory: str = parameter("4G", "Memory of the preprocessing step.", pattern=_MEMORY)
-    train_cpu: str = parameter("4", "CPUs of the training and evaluation steps.", pattern=_CPU)
-    train_memory: str = parameter("16G", "Memory of the training and evaluation steps.", pattern=_MEMORY)
     accelerator: str | None = parameter(
         None,
         "Accelerator of the training step: nvidia.com/gpu on Kubernetes, NVIDIA_TESLA_T4 or the like on Vertex AI.",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captionflow.errors import InvalidInputError, StepFailedError
+from captionflow.terminal import one_line
 from kfp_pipeline.submission import Submission
 
 _LOG = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Service(ABC):
 
 def first_line(error: object) -> str:
     """Return the first line of what an error says, or what it is if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return one_line(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def _pauses() -> Iterator[float]:

@@ -33,6 +33,15 @@ class Submission:
         return set(self.spec["root"]["dag"]["tasks"])
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes no aliases: what was compiled has none, and a few lines of them are gigabytes when written out."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
 def submission(file: str, arguments: str, run_name: str | None = None) -> Submission:
     """Check a compiled pipeline and its arguments.
 
@@ -48,7 +57,7 @@ def submission(file: str, arguments: str, run_name: str | None = None) -> Submis
     spec = _spec(content)
     values = _object(arguments)
     name = spec["pipelineInfo"]["name"]
-    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    inputs = _inputs(spec)
     for unknown in sorted(values.keys() - inputs.keys()):
         raise InvalidInputError(f"--parameters: {name} has no input {unknown!r}; it has {', '.join(sorted(inputs))}")
     for needed in sorted(name for name in inputs.keys() - values.keys() if not inputs[name].get("isOptional")):
@@ -72,12 +81,16 @@ def _check(values: dict[str, Any]) -> None:
 
 def _content(file: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = yaml.safe_load(Path(file).read_text())
+        content: dict[str, Any] = _Loader(Path(file).read_text()).get_single_data()
         spec = _spec(content)
-        spec["pipelineInfo"]["name"], spec["root"]["dag"]["tasks"]
+        (
+            spec["pipelineInfo"]["name"],
+            spec["root"]["dag"]["tasks"],
+            [i.get("isOptional") for i in _inputs(spec).values()],
+        )
     except OSError as error:
         raise InvalidInputError(f"{file}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInputError(f"{file}: no compiled pipeline; `captionflow kfp compile` writes one") from error
     return content
 
@@ -88,10 +101,15 @@ def _spec(content: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+def _inputs(spec: dict[str, Any]) -> dict[str, Any]:
+    inputs: dict[str, Any] = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    return inputs
+
+
 def _object(arguments: str) -> dict[str, Any]:
     try:
         values = json.loads(arguments)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"--parameters: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InvalidInputError('--parameters: not a JSON object like {"epochs": 4}')

@@ -16,6 +16,7 @@ from airflow.utils.xcom import XCOM_RETURN_KEY
 
 from captionflow.artifacts import Artifact, open_artifact
 from captionflow.kinds import EVALUATION
+from captionflow.terminal import one_line
 from captionflow.tracking import NOTE
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ class MlflowRunLink(BaseOperatorLink):
         artifact = artifact_of(ti_key)
         noted = artifact and artifact.manifest.run.get(NOTE)
         ui = os.environ.get("CAPTIONFLOW_MLFLOW_UI", "").rstrip("/")
-        return f"{ui}/#/experiments/{noted['experiment_id']}/runs/{noted['run_id']}" if ui and noted else ""
+        if not ui or not isinstance(noted, dict):
+            return ""
+        experiment, run = (quote(str(noted.get(name)), safe="") for name in ("experiment_id", "run_id"))
+        return f"{ui}/#/experiments/{experiment}/runs/{run}"
 
 
 class ReportLink(BaseOperatorLink):
@@ -56,5 +60,5 @@ def artifact_of(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | 
     try:
         return open_artifact(uri, kind) if isinstance(uri, str) else None
     except Exception as error:  # each store's client has errors of its own
-        _LOG.warning("%s: %s", uri, error)
+        _LOG.warning("%s", one_line(f"{uri}: {error}"))
         return None

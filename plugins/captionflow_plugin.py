@@ -7,6 +7,7 @@ from airflow.plugins_manager import AirflowPlugin
 from captionflow_links import REPORTS_PATH, MlflowRunLink, ReportLink, artifact_of
 from flask import Blueprint, Response, abort
 
+from captionflow.errors import CaptionFlowError
 from captionflow.kinds import EVALUATION, REPORT
 
 _POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -24,10 +25,14 @@ def report(dag_id: str, run_id: str, task_id: str) -> Any:
 
 def _report(dag_id: str, run_id: str, task_id: str) -> Response:
     artifact = artifact_of(TaskInstanceKey(dag_id, task_id, run_id), EVALUATION)
-    if artifact is None:
+    try:
+        content = artifact and artifact.read(REPORT)
+    except CaptionFlowError as error:
+        abort(404, str(error))
+    if not content:
         abort(404)
     # Its captions are strangers' words: nothing in it may act as Airflow's own page.
-    return Response(artifact.read(REPORT), mimetype="text/html", headers={"Content-Security-Policy": _POLICY})
+    return Response(content, mimetype="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 class CaptionFlowPlugin(AirflowPlugin):

@@ -17,6 +17,7 @@ from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStateCom
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.context import Context
 from airflow.utils.state import TaskInstanceState
+from plain_text import PlainText
 
 _LABEL_LENGTH = 63  # https://cloud.google.com/resource-manager/docs/labels-overview#requirements
 _ATTACHABLE = {
@@ -54,7 +55,7 @@ def running_job(hook: DataflowHook, project: str, region: str, name: str) -> str
     return None
 
 
-class BeamOperator(BeamRunPythonPipelineOperator):
+class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
     """The provider's operator; on Dataflow it attaches to its run's job, and waits in the triggerer."""
 
     def execute_on_dataflow(self, context: Context) -> NoReturn:

@@ -10,6 +10,10 @@ from pathlib import Path
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="captionflow-airflow-")
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(Path(__file__).parents[1] / "plugins")
+# A place for artifacts that leaves nothing behind.
+os.environ["CAPTIONFLOW_URI_SCHEMES"] = "memory"
+# Where the tests' forms may lead: to the folders that pytest makes.
+os.environ["CAPTIONFLOW_TRIGGER_PREFIXES"] = tempfile.gettempdir()
 # What tests do is tracked only where a test says so.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"

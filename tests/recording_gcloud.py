@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 HOME = Path(os.environ["GCLOUD_HOME"])
@@ -26,7 +27,9 @@ def software(environment: dict, section: str, values: dict) -> None:
 
 
 def variables(text: str) -> dict:
-    return dict(pair.split("=", 1) for pair in text.split(","))
+    """As gcloud reads them: text that begins with ^|^ has a | between its parts."""
+    _, sign, pairs = text.split("^", 2) if text.startswith("^") else ("", ",", text)
+    return dict(pair.split("=", 1) for pair in pairs.split(sign))
 
 
 def create(arguments: list[str]) -> None:
@@ -72,6 +75,12 @@ def run(arguments: list[str]) -> None:
         (HOME / "states").write_text(" ".join(later or [first]))
 
 
+def remove(arguments: list[str]) -> None:
+    if not local(arguments[-1]).exists():
+        sys.exit("ERROR: (gcloud.storage.rm) The following URLs matched no objects or files")
+    local(arguments[-1]).unlink()
+
+
 ANSWERS = {
     "composer environments list": lambda _: print("captionflow-old", *["captionflow"] * ENVIRONMENT.exists(), sep="\n"),
     "composer environments describe": lambda _: print(ENVIRONMENT.read_text()),
@@ -80,7 +89,7 @@ ANSWERS = {
     "composer environments run": run,
     "storage rsync": rsync,
     "storage cp": copy,
-    "storage rm": lambda arguments: local(arguments[-1]).unlink(),
+    "storage rm": remove,
 }
 
 
@@ -91,6 +100,10 @@ def main(arguments: list[str]) -> int:
     if (fault := os.environ.get("GCLOUD_FAILS_AT")) and fault in said:
         print(f"ERROR: (gcloud) {fault}: denied", file=sys.stderr)
         return 1
+    if (point := os.environ.get("GCLOUD_WAITS_AT")) and point in said and not (HOME / "waiting").exists():
+        (HOME / "waiting").touch()
+        while not (HOME / "go").exists():
+            time.sleep(0.01)
     (answer,) = (answer for words, answer in ANSWERS.items() if said.startswith(words))
     answer(arguments)
     return 0

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.artifacts import FileInfo, Manifest, Parent, begin, open_artifact
+from captionflow.artifacts import open_artifact
+from captionflow.draft import begin
 from captionflow.errors import InvalidInputError
 from captionflow.kinds import artifact_uri
 from captionflow.lineage import lineage, render
+from captionflow.manifest import FileInfo, Manifest, Parent
 
 SOURCE = Parent("source", "/data/captions.json", "ab" * 32)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.captions import BOS, EOS, SPECIAL_TOKENS, UNK, Vocabulary, clean_caption, tokenize
+from captionflow.captions import BOS, EOS, SPECIAL_TOKENS, UNK, Vocabulary, clean_caption, count_tokens, tokenize
 
 WORD = st.text("abcdefgéß漢", min_size=1, max_size=4)
 CAPTIONS = st.lists(st.lists(WORD, max_size=6).map(" ".join), max_size=8)
@@ -72,13 +72,13 @@ def test_a_hostile_caption_of_40_kb_takes_no_time(text: str) -> None:
 
 
 def test_words_are_ordered_by_frequency_then_name() -> None:
-    vocabulary = Vocabulary.build(["b a c", "c b", "c d"], min_count=1)
+    vocabulary = Vocabulary.build(count_tokens(["b a c", "c b", "c d"]), min_count=1)
     assert vocabulary.tokens == (*SPECIAL_TOKENS, "c", "b", "a", "d")
     assert len(vocabulary) == 8
 
 
 def test_words_seen_less_often_than_min_count_are_unknown() -> None:
-    vocabulary = Vocabulary.build(["a a b", "a b c"], min_count=2)
+    vocabulary = Vocabulary.build(count_tokens(["a a b", "a b c"]), min_count=2)
     assert vocabulary.tokens[4:] == ("a", "b")
     assert vocabulary.encode("a c b", 10) == [BOS, 4, UNK, 5, EOS]
     assert vocabulary.decode(vocabulary.encode("a c b", 10)) == "a <unk> b"
@@ -87,12 +87,12 @@ def test_words_seen_less_often_than_min_count_are_unknown() -> None:
 @given(CAPTIONS, st.randoms())
 def test_the_order_of_the_captions_does_not_matter(captions: list[str], random: Random) -> None:
     shuffled = random.sample(captions, len(captions))
-    assert Vocabulary.build(captions, 1) == Vocabulary.build(shuffled, 1)
+    assert Vocabulary.build(count_tokens(captions), 1) == Vocabulary.build(count_tokens(shuffled), 1)
 
 
 @given(CAPTIONS)
 def test_a_known_caption_survives_encode_and_decode(captions: list[str]) -> None:
-    vocabulary = Vocabulary.build(captions, min_count=1)
+    vocabulary = Vocabulary.build(count_tokens(captions), min_count=1)
     for caption in captions:
         ids = vocabulary.encode(caption, max_length=8)
         assert ids[0] == BOS
@@ -102,20 +102,20 @@ def test_a_known_caption_survives_encode_and_decode(captions: list[str]) -> None
 
 @given(CAPTIONS, st.lists(WORD, max_size=12), st.integers(3, 9))
 def test_a_long_caption_is_cut_and_still_ends(captions: list[str], words: list[str], max_length: int) -> None:
-    ids = Vocabulary.build(captions, min_count=1).encode(" ".join(words), max_length)
+    ids = Vocabulary.build(count_tokens(captions), min_count=1).encode(" ".join(words), max_length)
     assert len(ids) == min(len(words) + 2, max_length)
     assert (ids[0], ids[-1]) == (BOS, EOS)
 
 
 def test_decoding_stops_at_the_first_end_and_leaves_padding_out() -> None:
-    vocabulary = Vocabulary.build(["a b"], min_count=1)
+    vocabulary = Vocabulary.build(count_tokens(["a b"]), min_count=1)
     assert vocabulary.decode([0, BOS, 4, 0, 5, EOS, 4, 4]) == "a b"
     assert vocabulary.decode([]) == ""
 
 
 @given(st.lists(st.text(), max_size=8))
 def test_the_vocabulary_survives_json(captions: list[str]) -> None:
-    vocabulary = Vocabulary.build(map(clean_caption, captions), min_count=1)
+    vocabulary = Vocabulary.build(count_tokens(map(clean_caption, captions)), min_count=1)
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
 
 

@@ -194,7 +194,7 @@ def test_verify_finds_a_tampered_and_a_missing_file(tmp_path: Path, capfd: pytes
     assert tampered.err.startswith(f"captionflow: {captions}: differs")
     captions.unlink()
     missing = Ended(capfd, "lineage", uri, "--verify")
-    assert (missing.code, missing.err) == (2, f"captionflow: {captions}: is missing\n")
+    assert (missing.code, missing.err) == (2, f"captionflow: {captions}: is missing; make the artifact again\n")
 
 
 def test_an_artifact_goes_to_the_folder_of_a_run_and_its_uri_to_a_file(

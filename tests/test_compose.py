@@ -1,6 +1,7 @@
 """The compose file and its secrets, as far as can be told without an engine."""
 
 import base64
+import json
 import re
 import stat
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from captionflow.artifacts import code_version
+from captionflow.code_version import code_version
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.yaml").read_text()
@@ -51,6 +52,13 @@ def test_no_secret_has_a_default_and_each_is_asked_for_in_one_line(tmp_path: Pat
     for name in used:
         assert f"${{{name}:?run 'make up' once: it writes .env}}" in TEXT
     assert not re.findall(r"\$\{(?!CODE_VERSION)\w+:-", TEXT)
+
+
+def test_a_run_on_flink_is_told_by_the_stack_where_flink_is() -> None:
+    told = SERVICES["airflow-scheduler"]["environment"]["CAPTIONFLOW_BEAM_OPTIONS"]
+    options = json.loads(told)["FlinkRunner"]
+    assert options["job_endpoint"].partition(":")[0] in SERVICES
+    assert options["environment_type"] == "EXTERNAL"
 
 
 def test_secrets_are_random_and_for_the_owner_alone(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from copy import copy
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -42,6 +43,12 @@ class Airflow:
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "airflow", *arguments]
+
+    def set(self, **settings: str) -> Self:
+        """Return this Airflow with what its deployment says of the DAGs."""
+        found = copy(self)
+        found.env = self.env | {f"CAPTIONFLOW_{name.upper()}": value for name, value in settings.items()}
+        return found
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), env=self.env, capture_output=True, text=True, check=False)
@@ -115,7 +122,7 @@ def test_preprocess_is_the_beam_operator_fed_by_xcom(dag: Any) -> None:
     task = dag.get_task("preprocess")
     assert isinstance(task, BeamRunPythonPipelineOperator)
     assert isinstance(task.pipeline_options["ingested"], XComArg)
-    assert task.runner == "{{ params.runner }}"
+    assert list(task.pipeline_options) == ["ingested"]
     assert Path(task.py_file).samefile(ROOT / "beam_jobs" / "preprocess.py")
 
 
@@ -195,27 +202,48 @@ def test_a_killed_task_runs_again_to_the_same_artifacts(airflow: Airflow, small_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": ["/nowhere/captions.json"]}, "/nowhere/captions.json: cannot be read (no such file)"),
+        ({"sources": ["{artifacts}/none.json"]}, "/artifacts/none.json: cannot be read (no such file)"),
         ({"split": "0.5,0.5,0.5"}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
         ({"image_size": 250}, "250 is not a multiple of 16"),
-        (
-            {"train_on": "vertex", "vertex_region": "europe-west4"},
-            "train_on: vertex needs train_image and vertex_project and vertex_staging_bucket",
-        ),
-        ({"runner": "DataflowRunner", "dataflow_staging_root": "gs://b/s"}, "region: DataflowRunner needs it"),
-        (
-            {"runner": "DataflowRunner", "dataflow_staging_root": "gs://b/s", "region": "r", "artifact_root": "/tmp"},
-            "artifact_root: Dataflow's workers do not reach /tmp, but gs://",
-        ),
-        ({"beam_options": {"direct_nom_workers": 2}}, "--direct-nom-workers: neither this job nor Beam's DirectRunner"),
+        ({"runner": "DataflowRunner"}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
+        ({"beam_options": {"direct_num_workers": "many"}}, "argument --direct_num_workers: invalid int value: 'many'"),
     ],
 )
 def test_wrong_input_fails_at_once_with_a_clear_line(
     airflow: Airflow, small_sample: Path, changes: dict[str, Any], message: str
 ) -> None:
-    done = airflow.run(*airflow.dag_test(conf_for(small_sample, **changes)))
+    conf = conf_for(small_sample, **changes)
+    conf["sources"] = [source.format(artifacts=airflow.artifacts) for source in conf["sources"]]
+    done = airflow.run(*airflow.dag_test(conf))
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
+    assert "UP_FOR_RETRY" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"train_on": "vertex", "vertex_region": "europe-west4"},
+            "CAPTIONFLOW_TRAIN_ON: vertex needs CAPTIONFLOW_TRAIN_IMAGE and CAPTIONFLOW_VERTEX_PROJECT and "
+            "CAPTIONFLOW_VERTEX_STAGING_BUCKET",
+        ),
+        ({"train_gpus": "many"}, "CAPTIONFLOW_TRAIN_GPUS: 'many' is not of type integer"),
+        (
+            {"dataflow_staging_root": "gs://b/s", "region": "r"},
+            "artifact_root: Dataflow's workers do not reach {artifacts}, but gs://",
+        ),
+        ({"beam_options": '{"DataflowRunner": 1}'}, 'CAPTIONFLOW_BEAM_OPTIONS: is not JSON like {{"FlinkRunner": '),
+    ],
+)
+def test_a_wrong_setting_fails_at_once_with_a_clear_line(
+    airflow: Airflow, small_sample: Path, settings: dict[str, str], message: str
+) -> None:
+    on_dataflow = {"runner": "DataflowRunner"} if "train" not in str(settings) else {}
+    done = airflow.set(**settings).run(*airflow.dag_test(conf_for(small_sample, **on_dataflow)))
+    assert done.returncode != 0
+    assert message.format(artifacts=airflow.artifacts) in done.stdout + done.stderr
     assert "UP_FOR_RETRY" not in done.stdout
 
 
@@ -230,6 +258,7 @@ def test_real_photographs_from_a_web_server(airflow: Airflow, coco_mini: Path, s
         "allow_url_prefix": [site.url],
         **QUICK,
     }
+    airflow = airflow.set(trigger_prefixes=f"{airflow.artifacts} {coco_mini} {site.url}")
     done = airflow.run(*airflow.dag_test(conf))
     assert done.returncode == 0, done.stdout[-3000:]
     counts = open_artifact(str(airflow.folder("preprocessed"))).manifest.counts

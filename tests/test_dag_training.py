@@ -27,8 +27,8 @@ PROVIDER = Path(__file__).parent / "kubernetes" / "requirements.txt"
 TRAIN = {
     "epochs": 2, "batch_size": 8, "learning_rate": 0.002, "warmup_share": 0.2, "weight_decay": 0.01,
     "label_smoothing": 0.05, "gradient_clip": 2.0, "patience": 3, "width": 32, "encoder_depth": 0, "decoder_depth": 1,
-    "heads": 2, "dropout": 0.1, "min_count": 2, "max_caption_length": 24, "loader_workers": 1, "device": "cpu",
-    "seed": 7,
+    "heads": 2, "dropout": 0.1, "min_count": 2, "max_vocabulary": 5000, "max_caption_length": 24, "loader_workers": 1,
+    "device": "cpu", "seed": 7,
 }  # fmt: skip
 EVALUATE = {"beam_size": 2, "evaluate_batch_size": 8, "gallery_size": 2}
 
@@ -61,14 +61,21 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-def conf_on(cluster: Cluster, airflow: Airflow, sample: Path, **changes: Any) -> dict[str, Any]:
+def in_pods(airflow: Airflow, cluster: Cluster, **settings: str) -> Airflow:
     config = airflow.home / "kubeconfig"
     config.write_text(json.dumps(cluster.kubeconfig()))
-    place = {
-        "train_on": "kubernetes", "train_image": "registry.example/captionflow-evaluation:1",
-        "pod_namespace": cluster.namespace, "pod_config_file": str(config),
-    }  # fmt: skip
-    return conf_for(sample, **{**TRAIN, **EVALUATE, **place, **changes})
+    return airflow.set(
+        train_on="kubernetes", train_image="registry.example/captionflow-evaluation:1",
+        pod_namespace=cluster.namespace, pod_config_file=str(config), **settings,
+    )  # fmt: skip
+
+
+def conf_of(sample: Path, **changes: Any) -> dict[str, Any]:
+    return conf_for(sample, **{**TRAIN, **EVALUATE, **changes})
+
+
+# What only the machine that trains can tell.
+BAD_THERE = {"device": "mps"}
 
 
 def test_each_training_parameter_is_tried_with_another_value_than_its_default() -> None:
@@ -92,7 +99,7 @@ def test_pods_are_offered_where_the_provider_is(with_provider: Path) -> None:
     assert offered(str(with_provider)) == ["airflow", "kubernetes", "vertex"]
 
 
-def test_the_webserver_is_told_the_graph_and_the_form() -> None:
+def test_the_webserver_is_told_the_graph_and_a_form_that_says_nothing_of_places() -> None:
     from airflow.models.dagbag import DagBag
     from airflow.serialization.serialized_objects import SerializedDAG
 
@@ -100,9 +107,8 @@ def test_the_webserver_is_told_the_graph_and_the_form() -> None:
     told = SerializedDAG.from_dict(json.loads(json.dumps(SerializedDAG.to_dict(dag))))
     assert told.get_task("evaluate").upstream_task_ids == {"train", "preprocess"}
     assert list(told.get_task("evaluate").extra_links) == ["MLflow run", "Report"]
-    sections = {name: told.params.get_param(name).schema.get("section", "") for name in told.params}
-    ours = {name for name, section in sections.items() if section.startswith("6 ")}
-    assert {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} <= ours
+    assert {"epochs", "artifact_root"} <= set(told.params)
+    assert not {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} & set(told.params)
 
 
 WITHOUT_TORCH = """
@@ -124,7 +130,7 @@ def test_a_worker_without_pytorch_says_so_at_once(airflow: Airflow, small_sample
     airflow.env = airflow.env | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
     done = airflow.run(*airflow.dag_test(conf_for(small_sample)))
     assert done.returncode != 0
-    assert "train_on: airflow: this worker has no torch; choose another" in done.stdout
+    assert "CAPTIONFLOW_TRAIN_ON: airflow: this worker has no torch; choose another" in done.stdout
     assert "UP_FOR_RETRY" not in done.stdout
 
 
@@ -137,7 +143,7 @@ def test_a_pod_trains_and_another_evaluates_to_what_the_worker_makes(
     in_worker, xcoms = artifacts(airflow), airflow.xcoms()
     shutil.rmtree(airflow.artifacts)
 
-    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample)))
+    done = in_pods(airflow, cluster).run(*airflow.dag_test(conf_of(small_sample)))
     assert done.returncode == 0, done.stdout[-5000:]
     assert artifacts(airflow) == in_worker
     assert airflow.xcoms() == xcoms
@@ -147,16 +153,16 @@ def test_a_pod_trains_and_another_evaluates_to_what_the_worker_makes(
 
 
 @pytest.mark.slow
-def test_a_pod_is_as_the_form_says_and_not_made_again_when_it_finds_its_input_bad(
+def test_a_pod_is_as_the_deployment_says_and_not_made_again_when_it_finds_its_input_bad(
     airflow: Airflow, cluster: Cluster, small_sample: Path
 ) -> None:
-    changes = {
-        "heads": 5, "train_gpus": 2, "train_cpu": "3", "train_memory": "5Gi", "pod_service_account": "trainer",
-        "pod_node_labels": ["cloud.google.com/gke-accelerator=nvidia-tesla-t4"],
+    settings = {
+        "train_gpus": "2", "train_cpu": "3", "train_memory": "5Gi", "pod_service_account": "trainer",
+        "pod_node_labels": "cloud.google.com/gke-accelerator=nvidia-tesla-t4 pool=gpu",
     }  # fmt: skip
-    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample, **changes)))
+    done = in_pods(airflow, cluster, **settings).run(*airflow.dag_test(conf_of(small_sample, **BAD_THERE)))
     assert done.returncode != 0
-    assert "captionflow: width 32 must be a multiple of 4 and of 5 heads" in done.stdout
+    assert "captionflow: --device: this machine has no mps" in done.stdout
     assert "The input or a parameter is bad" in done.stdout
     assert "UP_FOR_RETRY" not in done.stdout
     (pod,) = cluster.made
@@ -166,13 +172,15 @@ def test_a_pod_is_as_the_form_says_and_not_made_again_when_it_finds_its_input_ba
     assert container["image"] == "registry.example/captionflow-evaluation:1"
     assert pod["spec"]["activeDeadlineSeconds"] == 24 * 60 * 60
     assert pod["spec"]["serviceAccountName"] == "trainer"
-    assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
+    assert pod["spec"]["nodeSelector"] == {
+        "cloud.google.com/gke-accelerator": "nvidia-tesla-t4", "pool": "gpu",
+    }  # fmt: skip
 
 
 @pytest.mark.slow
 def test_a_pod_that_loses_its_node_is_made_again(airflow: Airflow, cluster: Cluster, small_sample: Path) -> None:
     cluster.kill = 1
-    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample)))
+    done = in_pods(airflow, cluster).run(*airflow.dag_test(conf_of(small_sample)))
     assert done.returncode == 0, done.stdout[-5000:]
     assert "UP_FOR_RETRY" in done.stdout
     assert len(cluster.made) == 3
@@ -198,8 +206,8 @@ ON_VERTEX = {
 
 
 def on(vertex: VertexTraining, airflow: Airflow) -> Airflow:
-    found = copy(airflow)
-    found.env = airflow.env | vertex.env
+    found = airflow.set(**ON_VERTEX)
+    found.env |= vertex.env
     return found
 
 
@@ -208,7 +216,7 @@ def test_vertex_trains_and_evaluates_on_a_gpu_and_a_lost_machine_is_replaced(
     airflow: Airflow, vertex: VertexTraining, small_sample: Path
 ) -> None:
     vertex.kill = 1
-    done = on(vertex, airflow).run(*airflow.dag_test(conf_for(small_sample, **TRAIN, **EVALUATE, **ON_VERTEX)))
+    done = on(vertex, airflow).run(*airflow.dag_test(conf_of(small_sample)))
     assert done.returncode == 0, done.stdout[-5000:]
     assert "UP_FOR_RETRY" in done.stdout
     assert open_artifact(str(airflow.folder("model"))).manifest.parameters == TRAIN
@@ -233,7 +241,7 @@ def test_vertex_trains_and_evaluates_on_a_gpu_and_a_lost_machine_is_replaced(
 def test_a_job_that_finds_its_input_bad_is_not_made_again(
     airflow: Airflow, vertex: VertexTraining, small_sample: Path
 ) -> None:
-    done = on(vertex, airflow).run(*airflow.dag_test(conf_for(small_sample, **TRAIN | {"heads": 5}, **ON_VERTEX)))
+    done = on(vertex, airflow).run(*airflow.dag_test(conf_of(small_sample, **BAD_THERE)))
     assert done.returncode != 0
     assert "exited with a non-zero status of 2" in done.stdout
     assert "The input or a parameter is bad" in done.stdout
@@ -247,10 +255,10 @@ def test_a_container_is_told_of_a_tracking_server_and_of_no_password(
     airflow: Airflow, cluster: Cluster, small_sample: Path, login: str
 ) -> None:
     server = f"http://{login}127.0.0.1:9"
-    airflow = copy(airflow)
-    airflow.env = airflow.env | {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
+    airflow = in_pods(airflow, cluster, pod_secret="keys")
+    airflow.env |= {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
     cluster.secrets["keys"] = {"MLFLOW_TRACKING_PASSWORD": "of the Secret"}
-    done = airflow.run(*airflow.dag_test(conf_on(cluster, airflow, small_sample, heads=5, pod_secret="keys")))
+    done = airflow.run(*airflow.dag_test(conf_of(small_sample, **BAD_THERE)))
     assert ("holds a password" in done.stdout) == bool(login)
     (pod,) = cluster.made
     (container,) = pod["spec"]["containers"]

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,15 +23,14 @@ from tests.test_dag import RUN_AT, Airflow, conf_for
 pytestmark = pytest.mark.slow
 
 BUCKET = "gs://bucket"
+FORM = {"artifact_root": f"{BUCKET}/artifacts", "runner": "DataflowRunner", "beam_options": {"max_num_workers": 7}}
 PLACE = {
-    "artifact_root": f"{BUCKET}/artifacts",
-    "runner": "DataflowRunner",
     "gcp_project_id": "a-project",
     "region": "europe-west4",
     "dataflow_staging_root": f"{BUCKET}/staging",
     "dataflow_service_account": "worker@a-project",
     "dataflow_worker_image": "europe-west4-docker.pkg.dev/a-project/images/captionflow-worker:1",
-    "beam_options": {"max_num_workers": 7},
+    "trigger_prefixes": f"{BUCKET} {tempfile.gettempdir()}",
 }
 
 
@@ -62,7 +62,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     store = create_server("127.0.0.1", 0, in_memory=True)
     store.start()
     host, port = store._api._httpd.server_address
-    airflow = Airflow(tmp_path_factory.mktemp("airflow"))
+    airflow = Airflow(tmp_path_factory.mktemp("airflow")).set(**PLACE)
     # The scheduler starts tasks by the name `airflow`.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     airflow.env |= {"STORAGE_EMULATOR_HOST": f"http://{host}:{port}", "PATH": path}
@@ -82,7 +82,7 @@ def google(airflow: Airflow, tmp_path: Path) -> Iterator[Dataflow]:
 
 
 def conf(sample: Path, **changes: Any) -> dict[str, Any]:
-    return conf_for(sample, **PLACE, **changes)
+    return conf_for(sample, **FORM, **changes)
 
 
 class Run:
@@ -159,7 +159,7 @@ def test_a_retry_submits_what_was_refused_and_waits_for_the_job_of_a_lost_machin
 
 
 def assert_as_asked(job: dict[str, Any]) -> None:
-    """Check what the form's fields became in the job that was submitted."""
+    """Check what the form and the deployment's settings became in the job that was submitted."""
     environment = job["environment"]
     (pool,) = environment["workerPools"]
     options = environment["sdkPipelineOptions"]["options"]

@@ -35,16 +35,23 @@ class Cloud:
         (home / "states").write_text("running success")
 
     def deploy(self, *options: str, without: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*options, without=without, **environment)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, *options: str, without: str = "", **environment: str) -> subprocess.Popen[str]:
+        """Begin to deploy in a process group of its own, as a terminal would."""
         needed = [word for pair in NEEDED.items() if pair[0] != without for word in pair]
         (self.home / "commands").write_text("")
-        return subprocess.run(
+        return subprocess.Popen(
             [SCRIPT, *needed, "--package", str(self.package), *options],
             env=os.environ
             | {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "GCLOUD_HOME": str(self.home), "DEPLOY_PAUSE": "0"}
             | environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
+            start_new_session=True,
         )
 
     @property
@@ -126,6 +133,16 @@ def test_only_what_differs_is_updated(cloud: Cloud, change: dict[str, str], flag
     assert not [verb for verb in cloud.verbs if verb.startswith("dags")]
 
 
+def test_settings_become_variables_whatever_is_in_them(cloud: Cloud) -> None:
+    options = '{"DataflowRunner": {"max_num_workers": 7, "network": "a b"}}'
+    settings = ("--set", "TRAIN_ON=vertex", "--set", f"BEAM_OPTIONS={options}")
+    for _ in range(2):
+        assert cloud.deploy(*settings, "--no-smoke-run").returncode == 0
+    assert not set(cloud.verbs) & set(CHANGES)
+    variables = json.loads((cloud.home / "environment.json").read_text())["config"]["softwareConfig"]["envVariables"]
+    assert (variables["CAPTIONFLOW_TRAIN_ON"], variables["CAPTIONFLOW_BEAM_OPTIONS"]) == ("vertex", options)
+
+
 def test_variables_that_others_set_stay(cloud: Cloud) -> None:
     assert cloud.deploy().returncode == 0
     file = cloud.home / "environment.json"
@@ -185,7 +202,7 @@ def test_a_missing_argument_is_one_line(cloud: Cloud, name: str) -> None:
         ("--nonsense", "1"), ("word",), ("--size",), ("--size", "huge"), ("--artifact-root", "/tmp"),
         ("--artifact-root", "gs://b/a,EVIL=1"), ("--project", "$(touch evil)"), ("--environment", "-x"),
         ("--package", "/nowhere"), ("--variables", "/nowhere.json"), ("--conf", "[]"), ("--conf", "{"),
-        ("--image-version", "composer-2-airflow-2.11"),
+        ("--image-version", "composer-2-airflow-2.11"), ("--set", "train_on=vertex"), ("--set", "A=1|EVIL=1"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line(cloud: Cloud, options: tuple[str, ...]) -> None:

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.faults
 IMPATIENT = PreprocessParameters(
     allow_host=("127.0.0.1",),
     image_size=32,
+    split="1,0,0",
     fetch_timeout=4.0,
     fetch_total_timeout=12.0,
     fetch_connect_timeout=2.0,
@@ -84,7 +85,7 @@ def test_a_fault_alone_leads_to_its_own_reason(site: Site, downloader: Downloade
     fault = catalogue()[name]
     (url,) = put(site, [(name, fault)])
     for _ in range(2):
-        download = downloader.submit(url, None, is_careful=False).result(30)
+        download = downloader.submit(url, None).result(30)
         found = download.error
         assert (found.reason if found else None) == fault.reason
         assert getattr(found, "retryable", False) == fault.retryable
@@ -175,7 +176,7 @@ def test_a_failure_keeps_none_of_the_bytes(site: Site, downloader: Downloader) -
     urls = put(site, [("no_image", Fault(bytes(3_000_000)))] * 20)
     tracemalloc.start()
     try:
-        downloads = [downloader.submit(url, None, is_careful=False).result(30) for url in urls]
+        downloads = [downloader.submit(url, None).result(30) for url in urls]
         assert tracemalloc.get_traced_memory()[0] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -186,7 +187,7 @@ def test_bombs_in_any_number_end_nothing(site: Site, tmp_path: Path) -> None:
     """Each would unpack to 50 MB before it is given up; a worker has room for some of them."""
     bomb = lambda handler: send(handler, gzip_bomb(), Content_Encoding="gzip")  # noqa: E731
     urls = put(site, [("good", Fault(picture()))] * 10 + [("bomb", Fault(bomb))] * 50)
-    artifact = preprocess(urls, PreprocessParameters(allow_host=("127.0.0.1",), image_size=32), tmp_path)
+    artifact = preprocess(urls, PreprocessParameters(allow_host=("127.0.0.1",), image_size=32, split="1,0,0"), tmp_path)
     assert artifact.manifest.counts["rejected"] == {"too_large": 100}
 
 

@@ -220,7 +220,7 @@ def test_json_lines_as_people_write_them(tmp_path: Path) -> None:
 
 def test_a_source_may_be_a_url(tmp_path: Path, site: Site) -> None:
     site.pages["/captions.zip"] = zipped({"captions.json": coco()})
-    assert run(tmp_path, f"{site.url}/captions.zip") == (COCO_CAPTIONS, [])
+    assert run(tmp_path, f"{site.url}/captions.zip", allow_url_prefix=(site.url,)) == (COCO_CAPTIONS, [])
     (parent,) = open_artifact(str(tmp_path / "out")).manifest.parents
     assert (parent.kind, parent.uri) == ("source", f"{site.url}/captions.zip")
 

@@ -19,8 +19,9 @@ from kfp.local import status, subprocess_task_handler
 from kfp.local.config import LocalExecutionConfig
 
 import docker
-from captionflow.artifacts import Manifest, open_artifact
+from captionflow.artifacts import open_artifact
 from captionflow.kinds import PIPELINE
+from captionflow.manifest import Manifest
 from kfp_pipeline.component_files import STEPS
 from kfp_pipeline.parameters import ROOT, CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline

@@ -74,9 +74,9 @@ def test_sources_images_and_artifacts_may_live_in_a_bucket(s3: dict[str, str], s
 def test_the_whole_dag_runs_with_its_artifacts_in_a_bucket(
     gs: dict[str, str], small_sample: Path, tmp_path: Path
 ) -> None:
-    airflow = Airflow(tmp_path)
-    airflow.env |= gs
     bucket = "gs://bucket"
+    airflow = Airflow(tmp_path).set(trigger_prefixes=bucket)
+    airflow.env |= gs
     code = "import fsspec, sys; fs = fsspec.filesystem('gs'); fs.mkdir('bucket'); fs.put(*sys.argv[1:], recursive=True)"
     subprocess.run([sys.executable, "-c", code, str(small_sample), "bucket/sample"], env=airflow.env, check=True)
     conf = {

@@ -1,7 +1,8 @@
 """Parameters: stated once, checked when built, and the same from Python, a form or a manifest."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from captionflow.parameters import (
     PreprocessParameters,
     SampleParameters,
     TrainParameters,
+    parameter,
 )
 
 CLASSES = [cls for step in Parameters.__subclasses__() for cls in (step, *step.__subclasses__())]
@@ -59,7 +61,9 @@ def test_a_number_is_accepted_at_its_bounds_and_refused_beyond(
 ) -> None:
     step = 1 if schema["type"] == "integer" else 1e-3
     for value in (schema["minimum"], schema["maximum"]):
-        assert getattr(cls.from_mapping({name: value}), name) == value
+        # Whatever else it must fit.
+        wide = {"width": 4096} if name == "heads" else {}
+        assert getattr(cls.from_mapping({name: value, **wide}), name) == value
     for value in (schema["minimum"] - step, schema["maximum"] + step):
         with pytest.raises(InvalidInputError, match=f"^{flag(name)}: "):
             cls.from_mapping({name: value})
@@ -161,3 +165,38 @@ def test_split_fractions_are_the_three_numbers(split: str) -> None:
 def test_parameters_survive_json(parameters: Parameters) -> None:
     text = json.dumps(parameters.to_json())
     assert type(parameters).from_mapping(json.loads(text)) == parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed(Parameters):
+    """One field of each type."""
+
+    a_text: str = parameter("x", "Text.")
+    an_option: str | None = parameter(None, "Text or none.")
+    a_choice: Literal["one", "two"] = parameter("one", "A choice.")
+    a_count: int = parameter(1, "A count.", minimum=0, maximum=9)
+    a_share: float = parameter(0.5, "A share.", minimum=0.0, maximum=2.0)
+    a_switch: bool = parameter(False, "A switch.")
+    a_list: tuple[str, ...] = parameter((), "A list.")
+
+
+def test_a_deployment_gives_values_as_text_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Deployed.from_environment() == Deployed()
+    texts = {"A_TEXT": "7", "AN_OPTION": "8", "A_CHOICE": "two", "A_COUNT": "3", "A_SHARE": "1", "A_LIST": "p=q  r"}
+    for name, text in {**texts, "A_SWITCH": "true"}.items():
+        monkeypatch.setenv(f"CAPTIONFLOW_{name}", text)
+    assert Deployed.from_environment() == Deployed(
+        a_text="7", an_option="8", a_choice="two", a_count=3, a_share=1.0, a_switch=True, a_list=("p=q", "r")
+    )
+    monkeypatch.setenv("CAPTIONFLOW_A_TEXT", "")
+    assert Deployed.from_environment().a_text == "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("A_COUNT", "many"), ("A_COUNT", "10"), ("A_SHARE", "NaN"), ("A_CHOICE", "3"), ("A_SWITCH", "no")],
+)
+def test_a_wrong_text_there_is_told_by_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"CAPTIONFLOW_{name}", text)
+    with pytest.raises(InvalidInputError, match=f"^CAPTIONFLOW_{name}: "):
+        Deployed.from_environment()

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 
 from beam_jobs import transforms
 from beam_jobs.preprocess import run
-from captionflow.artifacts import Artifact, begin, open_artifact
+from captionflow.artifacts import Artifact, open_artifact
 from captionflow.dataset import to_tensor
+from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.ingest import ingest
 from captionflow.parameters import COCO_LICENSES, IngestParameters, PreprocessParameters
@@ -161,7 +162,8 @@ def test_a_job_ends_with_the_process_that_started_it(site: Site, small_sample: P
     site.pages = {f"/{i}.jpg": lambda handler: hold.wait(60) for i in range(9)}
     records = [replace(CAPTION, image_id=i, id=i, image_url=f"{site.url}/{i}.jpg") for i in range(9)]
     job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={ingest_records(records, tmp_path)}"]
-    job += [f"--output={tmp_path}/out", f"--allow-url-prefix={site.url}", "--exit-with-parent", *TWO_WORKERS]
+    job += [f"--output={tmp_path}/out", f"--allow-url-prefix={site.url}", "--split=1,0,0", "--exit-with-parent"]
+    job += TWO_WORKERS
     code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code, *job], stdout=subprocess.PIPE, text=True)
     child = psutil.Process(int(parent.stdout.readline()))
@@ -203,7 +205,7 @@ def test_each_fault_is_a_counted_reject(site: Site, small_sample: Path, tmp_path
         replace(CAPTION, image_id=0, id=100, caption="!!!", image_url=urls[0]),
         replace(CAPTION, image_id=200, id=200, image_license="Attribution-NonCommercial License"),
     ]
-    settings = parameters(small_sample, allow_url_prefix=(site.url,))
+    settings = parameters(small_sample, allow_url_prefix=(site.url,), split="1,0,0")
     artifact = open_artifact(run(ingest_records(records, tmp_path), str(tmp_path / "out"), settings, []))
     assert_accounted(artifact)
     assert artifact.manifest.counts["rejected"] == {

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import begin, open_artifact
+from captionflow.artifacts import open_artifact
+from captionflow.draft import begin
 from captionflow.images import ImageError, StoredImage, process
 from captionflow.kinds import PREPROCESSED
 from captionflow.parameters import PreprocessParameters
@@ -172,6 +173,7 @@ def test_bad_pictures_cost_a_job_nothing_but_themselves(small_sample: Path, tmp_
     parameters = PreprocessParameters(
         allow_url_prefix=(str(small_sample), str(tmp_path)),
         image_size=32,
+        split="1,0,0",
         max_image_megapixels=80,
         decode_seconds=1.0,
         decode_megabytes=16,
@@ -191,9 +193,10 @@ def test_bad_pictures_cost_a_job_nothing_but_themselves(small_sample: Path, tmp_
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_bad_picture_does_no_harm_to_a_shard_that_is_begun_again(tmp_path: Path) -> None:
-    """Its worker dies a second time, but not through its fault."""
-    parameters = PreprocessParameters(allow_url_prefix=(str(tmp_path),), image_size=32, decode_seconds=1.0)
+def test_no_worker_ends_because_of_a_bad_picture(tmp_path: Path) -> None:
+    parameters = PreprocessParameters(
+        allow_url_prefix=(str(tmp_path),), image_size=32, decode_seconds=1.0, split="1,0,0"
+    )
     (tmp_path / "good").write_bytes(GOOD)
     (tmp_path / "bad").write_bytes(many_scans(2000))
     draft, layout = begin(str(tmp_path / "out"), PREPROCESSED, parameters.to_json(), []), Layout.plan(1, parameters)
@@ -207,11 +210,26 @@ def test_a_bad_picture_does_no_harm_to_a_shard_that_is_begun_again(tmp_path: Pat
     others = psutil.Process().children()
     with closing(ShardWorkers(parameters)) as workers:
         first = set(psutil.Process().children()) - set(others)
-        # One for each worker, and another for each once it has died of that.
-        done = [workers.submit(task(i)) for i in range(len(first))]
-        wait_until(lambda: not first & set(psutil.Process().children()))
-        done += [workers.submit(task(len(first) + i)) for i in range(len(first))]
+        done = [workers.submit(task(i)) for i in range(2 * len(first))]
         assert [future.result().rejected for future in done] == [{"decode_timeout": 1}] * len(done)
+        assert set(psutil.Process().children()) - set(others) == first
+        decoders = [decoder for worker in first for decoder in worker.children()]
+    # They were children of the workers: nobody else would end them.
+    wait_until(lambda: not any(decoder.is_running() for decoder in decoders))
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_bad_picture_does_no_harm_to_those_behind_it() -> None:
+    """Two are in the decoder at a time, and more wait."""
+    bad, parameters = many_scans(2000), replace(LIMITS, decode_seconds=0.5)
+    with closing(Sandbox(parameters)) as sandbox, ThreadPoolExecutor(8) as threads:
+        pictures = [bad if i % 5 == 2 else GOOD for i in range(20)]
+        found = list(threads.map(lambda data: outcome(sandbox.process, data), pictures))
+    good = process(GOOD, parameters)
+    assert [result[0] if data is bad else result for data, result in zip(pictures, found, strict=True)] == [
+        "decode_timeout" if data is bad else good for data in pictures
+    ]
 
 
 def shards(uri: str) -> dict[str, bytes]:
@@ -225,7 +243,7 @@ def test_workers_killed_in_the_middle_of_a_job_change_nothing(site: Site, small_
     site.pages |= {f"/{path.name}": path.read_bytes() for path in paths}
     records = [replace(CAPTION, image_id=i, id=i, image_url=f"{site.url}/{path.name}") for i, path in enumerate(paths)]
     source = ingest_records(records, tmp_path)
-    parameters = PreprocessParameters(allow_url_prefix=(site.url,), image_size=32, fetch_concurrency=1)
+    parameters = PreprocessParameters(allow_url_prefix=(site.url,), image_size=32, fetch_concurrency=1, split="1,0,0")
     undisturbed = run(source, str(tmp_path / "undisturbed"), parameters, [])
 
     middle = f"/{paths[30].name}"

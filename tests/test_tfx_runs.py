@@ -281,10 +281,11 @@ def statistics(root: Path) -> dict[str, Any]:
 
 
 def test_a_missing_csv_fails_the_task_with_one_last_line(airflow: TfxAirflow, tmp_path: Path) -> None:
-    done = airflow.run(*airflow.dag_test({"csv": "/none/captions.csv", "pipeline_root": str(tmp_path / "root")}))
+    csv = tmp_path / "none" / "captions.csv"
+    done = airflow.run(*airflow.dag_test({"csv": str(csv), "pipeline_root": str(tmp_path / "root")}))
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if "no such file, or no .csv file in it" in line]
-    assert lines[-1].endswith("--csv: /none/captions.csv: no such file, or no .csv file in it")
+    assert lines[-1].endswith(f"--csv: {csv}: no such file, or no .csv file in it")
 
 
 @pytest.mark.filterwarnings("ignore::airflow.exceptions.RemovedInAirflow3Warning")  # TFX's runner still says it

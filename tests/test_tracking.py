@@ -1,7 +1,7 @@
 """What train and evaluate tell MLflow: a store in a file, a real server, and one that is not there."""
 
 import json
-import shutil
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from captionflow.artifacts import open_artifact
+from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.evaluate import evaluate
 from captionflow.parameters import EvaluateParameters, TrainParameters
 from captionflow.tracking import NOTE
@@ -93,12 +94,12 @@ def test_tracking_changes_no_artifact(store: str, trainable: str, model: str, tm
     assert open_artifact(tracked).manifest.sha256 == open_artifact(model).manifest.sha256
 
 
-def test_a_step_that_fails_is_a_failed_run(store: str, trainable: str, tmp_path: Path) -> None:
-    broken = Path(shutil.copytree(trainable, tmp_path / "broken"))
-    for shard in broken.glob("val/*.avro"):
-        shard.unlink()
-    with pytest.raises(FileNotFoundError):
-        train(str(broken), str(tmp_path / "one" / "model"), PARAMETERS)
+def test_a_step_that_fails_is_a_failed_run(
+    store: str, trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captionflow.train._mean_loss", lambda *_: math.nan)
+    with pytest.raises(StepFailedError):
+        train(trainable, str(tmp_path / "one" / "model"), PARAMETERS)
     (run,) = runs_of(store)
     assert run.info.status == "FAILED"
 
@@ -109,7 +110,7 @@ def test_an_evaluation_tried_again_goes_on_in_the_same_run(store: str, trainable
     shards = list(Path(trainable).glob("test/*.avro"))
     for shard in shards:
         shard.rename(shard.with_suffix(".away"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvalidInputError, match="is missing"):
         evaluate(model, trainable, output, EvaluateParameters())
     for shard in shards:
         shard.with_suffix(".away").rename(shard)

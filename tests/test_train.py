@@ -12,7 +12,7 @@ from safetensors.torch import load
 from beam_jobs.preprocess import run
 from captionflow.artifacts import open_artifact
 from captionflow.caption import caption, load_model
-from captionflow.captions import PAD, Vocabulary
+from captionflow.captions import PAD, Vocabulary, count_tokens
 from captionflow.dataset import Collate, Samples, loader
 from captionflow.errors import InvalidInputError
 from captionflow.parameters import PreprocessParameters, TrainParameters
@@ -112,7 +112,7 @@ def test_every_image_comes_once_an_epoch_in_a_new_order(trainable: str) -> None:
 
 def test_loader_workers_share_the_images(trainable: str) -> None:
     artifact = open_artifact(trainable)
-    vocabulary = Vocabulary.build(["a"], 1)
+    vocabulary = Vocabulary.build({"a": 1})
     batches = loader(Samples(artifact, "train"), Collate(vocabulary, "jpeg", 10), 8, workers=2)
     ids = [sample.image_id for batch in batches for sample in batch.samples]
     assert len(ids) == len(set(ids)) == artifact.manifest.counts["splits"]["train"]
@@ -121,7 +121,7 @@ def test_loader_workers_share_the_images(trainable: str) -> None:
 def test_pictures_with_fewer_captions_are_filled_up(trainable: str) -> None:
     first, second = list(Samples(open_artifact(trainable), "train"))[:2]
     short = type(first)(**{**{f: getattr(first, f) for f in first.__slots__}, "captions": first.captions[:1]})
-    batch = Collate(Vocabulary.build([c.text for c in first.captions], 1), "jpeg", 40)([short, second])
+    batch = Collate(Vocabulary.build(count_tokens(c.text for c in first.captions)), "jpeg", 40)([short, second])
     assert batch.images.shape == (2, 3, 64, 64)
     assert batch.tokens.shape[0] == 10
     assert (batch.tokens[1:5] == PAD).all()

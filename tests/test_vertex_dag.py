@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 
-from kfp_pipeline.parameters import CompileParameters, VertexParameters
+from captionflow.parameters import DataflowParameters
+from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
 from tests.pipeline_services import VertexPipelines
 
 ROOT = Path(__file__).parents[1]
 RUN = {"project": "a-project", "region": "europe-west4", "pipeline_root": "gs://a-bucket/vertex"}
+
+
+def deploy(monkeypatch: pytest.MonkeyPatch, **settings: str) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"CAPTIONFLOW_VERTEX_{name.upper()}", value)
 
 
 def load(monkeypatch: pytest.MonkeyPatch, spec: Path) -> Any:
@@ -46,17 +52,12 @@ def start(dag: Any, **params: Any) -> Any:
     return task.execute(context)
 
 
-def test_it_parses_without_a_compiled_pipeline_and_offers_where_to_run(
+def test_it_parses_without_a_compiled_pipeline_and_asks_for_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("CAPTIONFLOW_VERTEX_REGION", "europe-west4")
     dag = load(monkeypatch, tmp_path / "none.json")
     dag.params.validate()
-    assert set(dag.params) == {*VertexParameters.json_schema(), "spec"} - {"api_endpoint"}
-    assert dag.params["region"] == "europe-west4"
-    assert dag.params["project"] is None
-    for name in dag.params:
-        assert dag.params.get_param(name).description
+    assert set(dag.params) == set()
     (task,) = dag.tasks
     assert task.retries > 0
     assert task.execution_timeout is not None
@@ -69,13 +70,15 @@ def test_it_parses_whatever_lies_in_the_pipelines_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "broken.json").write_text(content)
-    assert len(load(monkeypatch, tmp_path / "broken.json").params) == 5
+    assert len(load(monkeypatch, tmp_path / "broken.json").params) == 0
 
 
 def test_the_form_offers_the_pipelines_own_parameters(monkeypatch: pytest.MonkeyPatch, spec: Path) -> None:
     dag = load(monkeypatch, spec)
     dag.params.validate()
-    assert set(pipeline_inputs()) <= set(dag.params)
+    assert set(dag.params) == set(pipeline_inputs()) - set(DataflowParameters.json_schema())
+    for name in dag.params:
+        assert dag.params.get_param(name).description
     assert dag.params.get_param("epochs").schema["type"] == ["null", "integer"]
 
 
@@ -90,20 +93,22 @@ def test_parsing_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("settings", "message"),
     [
-        ({"project": None}, "project: is empty"),
-        ({"region": ""}, "region: is empty"),
-        ({"spec": "/nowhere/spec.json"}, "spec: /nowhere/spec.json: no such file"),
+        ({"project": ""}, "CAPTIONFLOW_VERTEX_PROJECT: is empty"),
+        ({"region": ""}, "CAPTIONFLOW_VERTEX_REGION: is empty"),
+        ({"spec": "/nowhere/spec.json"}, "CAPTIONFLOW_VERTEX_SPEC: /nowhere/spec.json: no such file"),
     ],
 )
-def test_a_form_that_cannot_work_fails_at_once(
-    monkeypatch: pytest.MonkeyPatch, spec: Path, params: dict[str, Any], message: str
+def test_a_setting_that_cannot_work_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, spec: Path, settings: dict[str, str], message: str
 ) -> None:
     from airflow.exceptions import AirflowFailException
 
+    dag = load(monkeypatch, spec)
+    deploy(monkeypatch, **{**RUN, **settings})
     with pytest.raises(AirflowFailException, match=message):
-        start(load(monkeypatch, spec), **{**RUN, **params})
+        start(dag)
 
 
 OWN = {"component_artifact_root": "gs://a-bucket/artifacts", "sources": ["gs://a-bucket/captions.json"], "epochs": 3}
@@ -129,8 +134,10 @@ def test_it_submits_over_http_defers_and_ends_as_vertex_says(
     file: Path = request.getfixturevalue(pipeline)
     content = json.loads(file.read_bytes())
     dag = load(monkeypatch, file)
+    deploy(monkeypatch, **RUN, service_account="runner@b")
+    monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "gs://a-bucket")
     with pytest.raises(TaskDeferred) as deferred:
-        start(dag, **RUN, service_account="runner@b", **own)
+        start(dag, **own)
 
     (job,) = server.jobs
     assert job["displayName"] == "image_captioning_vertex manual__1"

@@ -38,7 +38,7 @@ def run_component(component_id: str, parameters: TfxParameters, context: Mapping
             component._pip_dependencies = []
     config = AirflowPipelineConfig({"schedule": None, "start_date": context["dag"].start_date})
     task = AirflowDagRunner(config).run(pipeline).get_task(component_id)
-    task.render_template_fields(context)
+    # Not rendered: what is in its fields comes from the form of a run, and our pipeline has no templates.
     task.python_callable(**task.op_kwargs, **context)
 
 

@@ -5,11 +5,12 @@ import codecs
 import csv
 import io
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from typing import IO
 
-from captionflow.artifacts import file_system, is_local
 from captionflow.errors import InvalidInputError
 from captionflow.sources import COLUMNS
+from captionflow.uris import file_system, is_local
 from tfx_pipeline.beam_args import beam_args
 from tfx_pipeline.parameters import TfxParameters
 
@@ -43,9 +44,8 @@ def _check_root(root: str) -> None:
     if is_local(root):
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
-            probe = Path(root, ".writable")
-            probe.touch()
-            probe.unlink()
+            with TemporaryFile(dir=root):
+                pass
         except OSError as error:
             raise InvalidInputError(f"--pipeline-root: {root}: cannot be written ({error.strerror})") from error
 
@@ -55,8 +55,8 @@ def _check_module(name: str) -> None:
         tree = ast.parse(Path(name).read_bytes(), name)
     except OSError as error:
         raise InvalidInputError(f"--module-file: {name}: cannot be read ({error.strerror})") from error
-    except (SyntaxError, ValueError) as error:
-        raise InvalidInputError(f"--module-file: {name}: is not Python ({error})") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidInputError(f"--module-file: {name}: is not Python ({error or 'too deeply nested'})") from error
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} | {
         alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
@@ -73,8 +73,13 @@ def _check_csv(location: str) -> None:
     if not files:
         raise InvalidInputError(f"--csv: {location}: no such file, or no .csv file in it")
     for file in files:
-        with fs.open(file, "rb") as stream:
-            _check_file(f"--csv: {file}", stream)
+        try:
+            with fs.open(file, "rb") as stream:
+                _check_file(f"--csv: {file}", stream)
+        except OSError as error:
+            raise InvalidInputError(f"--csv: {file}: cannot be read ({error.strerror})") from error
+        except csv.Error as error:
+            raise InvalidInputError(f"--csv: {file}: is not CSV ({error})") from error
 
 
 def _check_file(name: str, stream: IO[bytes]) -> None:

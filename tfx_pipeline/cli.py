@@ -64,7 +64,8 @@ def compile_(
 
 def metadata_of(uri: str, given: str | None) -> str | None:
     """Return where to look `uri` up: nowhere if it tells its own lineage, else in `given` or a store above it."""
-    from captionflow.artifacts import MANIFEST, is_local, resolve
+    from captionflow.manifest import MANIFEST
+    from captionflow.uris import is_local, resolve
 
     if not is_local(uri):
         return given
@@ -77,12 +78,13 @@ def metadata_of(uri: str, given: str | None) -> str | None:
 def lineage(uri: str, metadata: str, *, as_json: bool) -> str:
     """Return the lineage of what TFX made, as text or as JSON."""
     _prepare()
-    from captionflow.artifacts import resolve
+    from captionflow.terminal import printable
+    from captionflow.uris import resolve
     from tfx_pipeline.lineage import lineage, render
     from tfx_pipeline.store import Store
 
     node = lineage(Store(metadata), resolve(uri))
-    return json.dumps(node.to_json(), indent=2, ensure_ascii=False) if as_json else render(node)
+    return printable(json.dumps(node.to_json(), indent=2, ensure_ascii=False)) if as_json else render(node)
 
 
 def _prepare() -> None:

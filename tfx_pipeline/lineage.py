@@ -5,6 +5,7 @@ from typing import Any
 
 from captionflow import lineage as manifests
 from captionflow.errors import InvalidInputError
+from captionflow.terminal import one_line
 from tfx_pipeline import results
 from tfx_pipeline.store import Artifact, Execution, Store
 
@@ -75,7 +76,7 @@ def _source(execution: Execution) -> manifests.Node | None:
 
 def render(node: Node) -> str:
     """Return the tree as text for a terminal: one block an artifact, its parents indented below."""
-    return "\n".join(_lines(node, "", set()))
+    return "\n".join(map(one_line, _lines(node, "", set())))
 
 
 def _lines(node: Node, indent: str, shown: set[int]) -> list[str]:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from captionflow.parameters import Parameters, parameter
+from captionflow.parameters import URI, Parameters, parameter
 
 PIPELINE_NAME = "image_captioning_tfx"
 METADATA_FILE = "metadata.db"
@@ -17,21 +17,31 @@ def metadata_location(parameters: "TfxParameters") -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TfxParameters(Parameters):
-    """What the TFX pipeline reads, where it keeps what it makes, and how its model learns."""
+class TfxSettings(Parameters):
+    """What runs and where, which on Airflow the deployment says and no run."""
 
-    csv: str = parameter(
-        "", "CSV file, or a folder of them, as `captionflow csv` writes them: a path, gs:// or the like."
-    )
-    pipeline_root: str = parameter("artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.")
-    pipeline_name: str = parameter(
-        PIPELINE_NAME, "Name under which the metadata store keeps the runs.", pattern="^[a-zA-Z][a-zA-Z0-9_-]*$"
-    )
     module_file: str | None = parameter(
         None, "Python file with preprocessing_fn and run_fn, instead of CaptionFlow's own."
     )
     serving_dir: str | None = parameter(
         None, "Folder that receives blessed models for TensorFlow Serving; by default `serving` in the pipeline's root."
+    )
+    gcp_project_id: str | None = parameter(None, "Google Cloud project of Dataflow jobs.")
+    region: str | None = parameter(None, "Google Cloud region of Dataflow jobs.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfxParameters(TfxSettings):
+    """What the TFX pipeline reads, where it keeps what it makes, and how its model learns."""
+
+    csv: str = parameter(
+        "", "CSV file, or a folder of them, as `captionflow csv` writes them: a path, gs:// or the like.", reaches=URI
+    )
+    pipeline_root: str = parameter(
+        "artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.", reaches=URI
+    )
+    pipeline_name: str = parameter(
+        PIPELINE_NAME, "Name under which the metadata store keeps the runs.", pattern="^[a-zA-Z][a-zA-Z0-9_-]*$"
     )
     beam_runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner"] = parameter(
         "DirectRunner", "Where the components' Beam jobs run; DirectRunner is this machine."
@@ -39,8 +49,6 @@ class TfxParameters(Parameters):
     direct_num_workers: int = parameter(
         1, "Processes of the DirectRunner; 0 takes one for each CPU.", minimum=0, maximum=1024
     )
-    gcp_project_id: str | None = parameter(None, "Google Cloud project of Dataflow jobs.")
-    region: str | None = parameter(None, "Google Cloud region of Dataflow jobs.")
     beam_args: tuple[str, ...] = parameter((), "Further Beam options, such as --flink_master=host:8081.")
     enable_cache: bool = parameter(True, "Do not run again what ran before with the same inputs and parameters.")
     eval_percent: int = parameter(

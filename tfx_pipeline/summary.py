@@ -1,5 +1,6 @@
 """What the last run of the pipeline came to, in a few lines."""
 
+from captionflow.terminal import one_line
 from tfx_pipeline import results
 from tfx_pipeline.store import Artifact, Store
 
@@ -28,7 +29,7 @@ def summary(store: Store) -> str:
     for artifact in _outputs(store, "Pusher", "PushedModel"):
         pushed = artifact.properties.get("pushed_destination", "nowhere, as it was not blessed")
         lines.append(f"pushed        {pushed}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _outputs(store: Store, component: str, kind: str | None = None) -> list[Artifact]:

@@ -22,11 +22,13 @@ Needed:
 By choice:
   --vertex-root URI               gs:// folder for Vertex AI's own files; by default vertex below the artifact root
   --vertex-service-account EMAIL  account that Vertex AI's steps run as; by default that of Airflow's tasks
+  --set NAME=VALUE                a setting of the DAGs, such as TRAIN_ON=vertex, which becomes the environment variable
+                                  CAPTIONFLOW_NAME (docs/composer.md); may be repeated
   --image-version VERSION         Composer's image; by default the newest with our Airflow's minor version
   --size SIZE                     small, medium or large; for a new environment, by default small
   --package FOLDER                by default build/composer
   --variables FILE                Airflow variables to set, as JSON: {"name": "value"}
-  --conf JSON                     what the DAG's form is given for the run at the end, such as where training runs
+  --conf JSON                     what the DAG's form is given for the run at the end, such as {"epochs": 4}
   --no-smoke-run                  do not run the DAG at the end
   --dry-run                       print each action and run nothing
 
@@ -49,6 +51,7 @@ fail() {
 
 project='' location='' environment='' account='' root=''
 vertex_root='' vertex_account='' image='' size=small package=build/composer variables='' conf='{}' smoke=yes dry=''
+settings=()
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -66,6 +69,7 @@ while [ $# -gt 0 ]; do
     --artifact-root) root=${2%/} ;;
     --vertex-root) vertex_root=${2%/} ;;
     --vertex-service-account) vertex_account=$2 ;;
+    --set) settings+=("$2") ;;
     --image-version) image=$2 ;;
     --size) size=$2 ;;
     --package) package=$2 ;;
@@ -93,6 +97,10 @@ image=${image:-composer-3-airflow-$(sed -n 's/.*"apache-airflow==\([0-9]*\.[0-9]
 check --image-version "$image" 'composer-3-airflow-[0-9.]+(-build\.[0-9]+)?'
 check --vertex-root "${vertex_root:=$root/vertex}" "$gs_folder"
 check --vertex-service-account "${vertex_account:=$account}" "$email"
+for setting in ${settings+"${settings[@]}"}; do
+  # A | parts the variables from each other on gcloud's command line.
+  check --set "$setting" '[A-Z][A-Z0-9_]*=[^|]*'
+done
 [ -f "$package/requirements.txt" ] || fail "--package: $package is no package; 'make composer-package' builds one"
 [ -z "$variables" ] || [ -f "$variables" ] || fail "--variables: $variables: no such file"
 [ -n "$dry" ] || command -v gcloud > /dev/null || fail "gcloud is not installed"
@@ -101,8 +109,14 @@ python3 -c 'import json, sys; sys.exit(type(json.loads(sys.argv[1])) is not dict
   || fail "--conf: no JSON object like {\"epochs\": 4}"
 
 where=(--project "$project" --location "$location")
-temporary=$(mktemp -d)
-trap 'rm -rf "$temporary"' EXIT
+temporary=$(mktemp -d) uploaded=''
+trap clean_up EXIT
+
+clean_up() {
+  trap '' INT TERM HUP # an impatient second Ctrl-C does not stop the removal
+  rm -rf "$temporary"
+  remove_uploaded || true
+}
 
 say() { echo "== $*" >&2; }
 
@@ -147,17 +161,18 @@ create() {
     return
   fi
   act gcloud composer environments create "$environment" "${where[@]}" --image-version "$image" \
-    --environment-size "$size" --service-account "$account" --support-web-server-plugins --env-variables "$(variables_of)"
+    --environment-size "$size" --service-account "$account" --support-web-server-plugins --env-variables "$(variables_in_one)"
   [ -n "$dry" ] || describe
 }
 
+# One name=value a line.
 variables_of() {
-  local all
-  all=$(printf '%s,' "CAPTIONFLOW_ARTIFACT_ROOT=$root" "CAPTIONFLOW_VERTEX_PROJECT=$project" \
-    "CAPTIONFLOW_VERTEX_REGION=$location" "CAPTIONFLOW_VERTEX_PIPELINE_ROOT=$vertex_root" \
-    "CAPTIONFLOW_VERTEX_SERVICE_ACCOUNT=$vertex_account")
-  echo "${all%,}"
+  printf 'CAPTIONFLOW_%s\n' "ARTIFACT_ROOT=$root" "VERTEX_PROJECT=$project" "VERTEX_REGION=$location" \
+    "VERTEX_PIPELINE_ROOT=$vertex_root" "VERTEX_SERVICE_ACCOUNT=$vertex_account" ${settings+"${settings[@]}"}
 }
+
+# As gcloud takes them, with another sign than the comma between them, since JSON has commas.
+variables_in_one() { echo "^|^$(variables_of | paste -sd '|')"; }
 
 install() {
   say "2. PyPI packages"
@@ -168,9 +183,9 @@ install() {
 
 set_variables() {
   say "3. environment variables"
-  variables_of | tr , '\n' > "$temporary/variables"
+  variables_of > "$temporary/variables"
   if differs envVariables "$temporary/variables"; then
-    update --update-env-variables "$(variables_of)"
+    update --update-env-variables "$(variables_in_one)"
   fi
 }
 
@@ -194,9 +209,25 @@ copy() {
 
 import_file() { # what, file, bucket, further arguments
   local name=captionflow/$1.json
-  act gcloud storage cp "$2" "$3/data/$name"
+  # With a trap bash lets gcloud end first: an upload left behind would come after the removal.
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  uploaded=$3/data/$name
+  act gcloud storage cp "$2" "$uploaded"
   airflow_in_composer "$1" import "/home/airflow/gcs/data/$name" "${@:4}"
-  act gcloud storage rm "$3/data/$name"
+  remove_uploaded
+  trap - HUP INT TERM
+}
+
+# What Airflow imports may hold secrets; the bucket keeps none, however this ends.
+remove_uploaded() {
+  [ -n "$uploaded" ] || return 0
+  if ! act gcloud storage rm "$uploaded"; then
+    echo "deploy.sh: $uploaded may still be there, with secrets in it; remove it" >&2
+    return 1
+  fi
+  uploaded=''
 }
 
 connect() {

@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from captionflow.artifacts import code_version
+from captionflow.code_version import code_version
 from captionflow.parameters import SampleParameters
 from captionflow.sample import sample
 

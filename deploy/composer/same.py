@@ -21,4 +21,4 @@ def same(environment: dict[str, dict], section: str, lines: list[str]) -> bool:
 
 if __name__ == "__main__":
     described, section, file = sys.argv[1:]
-    sys.exit(not same(json.loads(Path(described).read_text()), section, Path(file).read_text().split()))
+    sys.exit(not same(json.loads(Path(described).read_text()), section, Path(file).read_text().splitlines()))

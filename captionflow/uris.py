@@ -1,0 +1,98 @@
+"""URIs: which ones are opened, in what form they are written down, and the file system that holds one.
+
+Whoever names an artifact, a source or a picture chooses a place and nothing else. fsspec by itself does more: some of
+its file systems run templates or unpack pickles that they find (`reference`, for one), and `::` chains one to another.
+So only the schemes below are opened, and never a chain. `http` and `https` are not among them: what comes from the web
+is fetched by `captionflow.fetch` and `captionflow.sources`, with their bounds.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
+
+SCHEMES = ("file", "gs", "s3", "abfs", "az")
+"""What every deployment opens, beside plain paths."""
+
+SCHEMES_VARIABLE = "CAPTIONFLOW_URI_SCHEMES"
+"""The environment variable by which a deployment opens more of fsspec's schemes, with commas between them."""
+
+_CHAIN = "::"
+
+
+def is_local(uri: str) -> bool:
+    """Whether the URI names a file of this machine: a plain path or `file://`."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """Return the path that a plain path or a `file://` URI names."""
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+
+
+def resolve(uri: str) -> str:
+    """Return `uri` in the one form used in manifests: absolute if local, no trailing slash.
+
+    Raises:
+        InvalidInputError: it holds a null character or goes round in circles through symbolic links.
+    """
+    if not is_local(uri):
+        return uri.rstrip("/")
+    try:
+        return str(Path(local_path(uri)).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InvalidInputError(f"{uri!r}: is not a path: {error}") from error
+
+
+def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system that holds `uri` and the path within it.
+
+    Raises:
+        InvalidInputError: the URI's scheme is not open, it chains file systems, or what reads the scheme is not
+            installed.
+    """
+    if _CHAIN in uri or "\0" in uri:
+        raise InvalidInputError(f"{uri!r}: holds {_CHAIN!r} or a null character; give a plain path or URI")
+    if is_local(uri):
+        # Not by way of fsspec's parsing, to which some paths look like URIs.
+        return LocalFileSystem(), str(Path(local_path(uri)).expanduser().absolute())
+    scheme = uri.partition("://")[0]
+    if scheme not in _open_schemes():
+        raise InvalidInputError(
+            f"{uri!r}: {scheme}:// is not opened; use a path or one of {', '.join(_open_schemes())} "
+            f"(a deployment opens more by {SCHEMES_VARIABLE})"
+        )
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise InvalidInputError(f"{uri!r}: {error}") from error
+    return fs, path
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn what an object store's client raises of its own into one line; each has errors that are no OSError.
+
+    Raises:
+        StoreError: the store refused or could not be reached.
+    """
+    try:
+        yield
+    except (CaptionFlowError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(
+            f"{uri}: cannot be reached: {said}; check the address, the credentials and their rights"
+        ) from error
+
+
+def _open_schemes() -> tuple[str, ...]:
+    more = os.environ.get(SCHEMES_VARIABLE, "")
+    return (*SCHEMES, *(scheme.strip() for scheme in more.split(",") if scheme.strip()))

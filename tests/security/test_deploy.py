@@ -1,0 +1,86 @@
+"""deploy.sh and the secrets it uploads: however it ends, they do not stay in the bucket."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.test_deploy import Cloud
+
+pytestmark = pytest.mark.security
+
+UPLOAD, IMPORT, REMOVAL = "storage cp", "variables import", "storage rm"
+PATIENCE = 60
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> str:
+    file = tmp_path / "variables.json"
+    file.write_text('{"password": "hunter2"}')
+    return str(file)
+
+
+def left(cloud: Cloud) -> list[Path]:
+    return [path for path in (cloud.home / "the-bucket").rglob("*.json") if path.parent.name == "captionflow"]
+
+
+def interrupt(cloud: Cloud, secrets: str, point: str, stop: Callable[[int], None], **environment: str) -> int:
+    """Deploy, call `stop` with the process's id while gcloud is at `point`, and return the exit code."""
+    process = cloud.start("--variables", secrets, "--no-smoke-run", GCLOUD_WAITS_AT=point, **environment)
+    deadline = time.monotonic() + PATIENCE
+    while not (cloud.home / "waiting").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    stop(process.pid)
+    (cloud.home / "go").touch()
+    process.communicate(timeout=PATIENCE)
+    return process.returncode
+
+
+def control_c(pid: int) -> None:
+    """Interrupt the script and what it started, as a terminal does."""
+    os.killpg(pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("fault", ["variables import", "connections import"])
+def test_a_failed_import_leaves_no_file(cloud: Cloud, secrets: str, fault: str) -> None:
+    done = cloud.deploy("--variables", secrets, GCLOUD_FAILS_AT=fault)
+    assert (done.returncode, left(cloud)) == (1, [])
+    assert f"{fault}: denied" in done.stderr
+
+
+@pytest.mark.parametrize("point", [UPLOAD, IMPORT, REMOVAL])
+def test_control_c_leaves_no_file(cloud: Cloud, secrets: str, point: str) -> None:
+    code = interrupt(cloud, secrets, point, control_c)
+    assert (code, left(cloud)) == (130, [])
+
+
+@pytest.mark.parametrize("point", [UPLOAD, IMPORT, REMOVAL])
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_script_leaves_no_file_though_its_gcloud_goes_on(
+    cloud: Cloud, secrets: str, point: str, kind: signal.Signals
+) -> None:
+    code = interrupt(cloud, secrets, point, lambda pid: os.kill(pid, kind))
+    assert (code, left(cloud)) == (128 + kind, [])
+
+
+def test_a_second_control_c_does_not_stop_the_removal(cloud: Cloud, secrets: str) -> None:
+    removal = f"{REMOVAL} gs://the-bucket/data/captionflow/variables.json"
+    code = interrupt(cloud, secrets, removal, control_c, GCLOUD_FAILS_AT=IMPORT)
+    assert (code, left(cloud)) == (1, [])
+
+
+def test_a_file_that_cannot_be_removed_is_told(cloud: Cloud, secrets: str) -> None:
+    done = cloud.deploy("--variables", secrets, GCLOUD_FAILS_AT=REMOVAL)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; remove it"
+    )

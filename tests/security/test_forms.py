@@ -1,0 +1,517 @@
+"""Whoever may trigger a run gets no further than the run's data: not to code, other people's places, or secrets."""
+
+import json
+import math
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from captionflow import beam_tuning
+from captionflow.errors import InvalidInputError
+from captionflow.kinds import artifact_uri
+from captionflow.parameters import BeamParameters, IngestParameters, PreprocessParameters, TrainParameters
+from captionflow.reach import check_reach
+from kfp_pipeline.parameters import CompileParameters
+from kfp_pipeline.pipeline import compile_pipeline
+from tests.pipeline_services import VertexPipelines
+from tests.processes import captionflow
+from tests.test_dag import ROOT, RUN_AT, Airflow, conf_for
+from tests.test_dag_training import airflow, cluster, in_pods, on, vertex, with_provider
+from tests.training_services import Cluster
+from tests.vertex_training import VertexTraining
+from tfx_pipeline.topology import topology
+
+pytestmark = pytest.mark.security
+__all__ = ["airflow", "cluster", "vertex", "with_provider"]  # fixtures
+
+MAIN, TFX, VERTEX = "image_captioning", "image_captioning_tfx", "image_captioning_vertex"
+ON_GOOGLE = {"project": "a-project", "region": "europe-west4", "pipeline_root": "gs://a-bucket/vertex"}
+TEMPLATE = "{{ 6 * 7 }}{{ var.value.plain }}{{ conf.get('core','sql_alchemy_conn') }}"
+SHOWN = "what-the-variable-holds"  # of a name that Airflow does not mask in logs
+
+
+@pytest.fixture(scope="module")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """All DAGs, the one for Vertex AI with CaptionFlow's own pipeline, which has most fields."""
+    from airflow.models.dagbag import DagBag
+
+    spec = tmp_path_factory.mktemp("spec") / "pipeline.json"
+    compile_pipeline(CompileParameters(), str(spec))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CAPTIONFLOW_TRIGGER_PREFIXES")
+        patch.setenv("CAPTIONFLOW_VERTEX_SPEC", str(spec))
+        for name, value in ON_GOOGLE.items():
+            patch.setenv(f"CAPTIONFLOW_VERTEX_{name.upper()}", value)
+        bag = DagBag(ROOT / "dags", include_examples=False)
+        assert bag.import_errors == {}
+        yield bag.dags
+
+
+def context_of(dag: Any, run_id: str = "manual__1", **conf: Any) -> dict[str, Any]:
+    """What Airflow hands to a task: the form's defaults with the run's conf over them, known or not."""
+    return {
+        "dag": dag, "run_id": run_id, "params": {**dag.params.dump(), **conf},
+        "ti": SimpleNamespace(xcom_push=lambda **_: None),
+    }  # fmt: skip
+
+
+def refusal(dag: Any, run_id: str = "manual__1", **conf: Any) -> str | None:
+    """What the first task of a run says of its form; None if it would go on."""
+    check = {
+        MAIN: lambda context: dag.get_task("ingest").python_callable.__globals__["check_run"](context),
+        TFX: lambda context: dag.get_task("CsvExampleGen").python_callable.__globals__["parameters_of"](context),
+        VERTEX: check_vertex,
+    }[dag.dag_id]
+    try:
+        check(context_of(dag, run_id, **conf))
+    except InvalidInputError as error:
+        return str(error)
+    return None
+
+
+def check_vertex(context: dict[str, Any]) -> None:
+    module = type(context["dag"].get_task("run_pipeline"))._operator.__globals__
+    module["check_conf"](context, module["SETTINGS"])
+    module["where"]()
+    module["values"](context["params"])
+
+
+# Beam's options. ----------------------------------------------------------------------------------------------------
+
+BEAM_ATTACKS = {
+    "environment_type": "PROCESS", "environment_config": '{"command": "/tmp/evil.sh"}', "job_endpoint": "evil:8099",
+    "artifact_endpoint": "evil:1", "flink_job_server_jar": "/tmp/evil.jar", "spark_job_server_jar": "http://e/e.jar",
+    "flink_master": "evil:1", "prism_location": "http://evil/prism", "setup_file": "/tmp/setup.py",
+    "requirements_file": "gs://evil/requirements.txt", "extra_package": "evil.whl", "extra_packages": ["evil.whl"],
+    "sdk_container_image": "evil", "worker_harness_container_image": "evil", "beam_plugins": ["evil"],
+    "beam_plugin": "evil", "runner": "PrismRunner", "experiments": ["x"], "service_account_email": "boss@x",
+    "impersonate_service_account": "boss@x", "temp_location": "gs://evil", "sdk_location": "/tmp/evil",
+    "streaming": True, "files_to_stage": ["/etc/passwd"], "job_server_java_launcher": "/tmp/evil", "network": "evil",
+    "project": "other",
+    "pickle_library": "dill", "save_main_session": True, "labels": {"a": "b"},
+    # No abbreviation of what is allowed or not, no second name, no smuggling in a name.
+    "environment_t": "PROCESS", "direct_num": 2, "worker_machine_type": "m", "parallelism=1 --setup_file": "x",
+    "--parallelism": 1, "Parallelism": 1, "": 1, "environment-type": "PROCESS", "environmentType": "PROCESS",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEAM_ATTACKS)
+def test_a_run_gives_beam_no_option_that_chooses_code_or_places(dags: dict[str, Any], name: str) -> None:
+    value = BEAM_ATTACKS[name]
+    said = refusal(dags[MAIN], beam_options={name: value})
+    assert said
+    assert said.startswith(f"beam_options: {name}: a run may give only ")
+    assert "CAPTIONFLOW_BEAM_OPTIONS" in said
+    for dag_id in (TFX, VERTEX):
+        said = refusal(dags[dag_id], beam_args=[f"--{name}={value}"])
+        assert said
+        assert "beam_args: " in said
+
+
+@pytest.mark.parametrize("value", ["/tmp/x", "a b", "--setup_file=x", "", "a\n", "{{ 1 }}", "é", ["2"], {"a": 1}, None])
+def test_the_value_of_an_option_is_a_number_or_a_plain_word(dags: dict[str, Any], value: Any) -> None:
+    said = refusal(dags[MAIN], beam_options={"direct_running_mode": value})
+    assert said
+    assert said.startswith("beam_options: direct_running_mode: ")
+
+
+@pytest.mark.parametrize("word", ["2", "parallelism=2", "--", "--=1", "-parallelism=2"])
+def test_an_argument_of_beam_is_one_option(word: str) -> None:
+    with pytest.raises(InvalidInputError, match="beam_args"):
+        beam_tuning.options_for("DirectRunner", "beam_args", beam_tuning.parsed("beam_args", [word]))
+
+
+def test_what_tunes_is_a_runs_and_what_the_deployment_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = {"FlinkRunner": {"flink-master": "flink:8081", "parallelism": 2, "environment_type": "EXTERNAL"}}
+    monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", json.dumps(deployment))
+    given = {"parallelism": 100, "max-parallelism": 7, "machine_type": "n2-standard-4"}
+    assert beam_tuning.options_for("FlinkRunner", "beam_options", given) == {
+        "parallelism": 2, "max_parallelism": 7, "machine_type": "n2-standard-4", "flink_master": "flink:8081",
+        "environment_type": "EXTERNAL",
+    }  # fmt: skip
+    assert beam_tuning.options_for("DirectRunner", "beam_options", {}) == {}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"FlinkRunner": 1}', '{"FlinkRunner": ["--a"]}'])
+def test_a_deployment_whose_options_are_none_is_told_the_variable(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", text)
+    with pytest.raises(InvalidInputError, match=r"^CAPTIONFLOW_BEAM_OPTIONS: is not JSON like"):
+        beam_tuning.options_for("FlinkRunner", "beam_options", {})
+
+
+def test_tfx_takes_the_deployments_options_and_code(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", '{"FlinkRunner": {"flink_master": "flink:8081"}}')
+    monkeypatch.setenv("CAPTIONFLOW_MODULE_FILE", "/deployed/module.py")
+    monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "*")
+    parameters_of = dags[TFX].get_task("Trainer").python_callable.__globals__["parameters_of"]
+    context = context_of(dags[TFX], beam_runner="FlinkRunner", beam_args=['["--parallelism=3"]'])
+    found = parameters_of(context)
+    assert found.beam_args == ("--parallelism=3", "--flink_master=flink:8081")
+    assert found.module_file == "/deployed/module.py"
+
+
+@pytest.mark.slow
+def test_a_form_starts_no_command_in_the_worker(airflow: Airflow, small_sample: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "evil.sh"
+    evil.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    evil.chmod(0o755)
+    # Beam's own runner in the worker's process, which starts its workers by a command line.
+    options = {
+        "runner": "PortableRunner", "job_endpoint": "embed", "environment_config": str(evil),
+        "environment_type": "beam:env:harness_subprocess_python:v1",
+    }  # fmt: skip
+    done = airflow.run(*airflow.dag_test(conf_for(small_sample, beam_options=options)))
+    assert not (tmp_path / "ran").exists()
+    assert done.returncode != 0
+    assert "beam_options: runner: a run may give only " in done.stdout
+    assert "UP_FOR_RETRY" not in done.stdout
+
+
+# Settings of the deployment. ----------------------------------------------------------------------------------------
+
+SETTINGS = {
+    MAIN: (
+        "train_on", "train_image", "train_gpus", "train_cpu", "train_memory", "pod_namespace", "pod_config_file",
+        "pod_service_account", "pod_secret", "pod_gpu", "pod_node_labels", "vertex_project", "vertex_region",
+        "vertex_staging_bucket", "vertex_machine_type", "vertex_accelerator", "vertex_service_account",
+        "gcp_project_id", "region", "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
+    ),
+    TFX: ("module_file", "serving_dir", "gcp_project_id", "region"),
+    VERTEX: (
+        "project", "pipeline_root", "service_account", "spec", "vertex_project", "vertex_region", "gcp_project_id",
+        "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("dag_id", "name"), [(dag_id, name) for dag_id, names in SETTINGS.items() for name in names])
+def test_who_runs_what_is_refused_in_a_form_by_the_name_of_its_variable(
+    dags: dict[str, Any], dag_id: str, name: str
+) -> None:
+    assert name not in dags[dag_id].params
+    of_vertex = dag_id == VERTEX and name in ("project", "pipeline_root", "service_account", "spec")
+    variable = f"CAPTIONFLOW_{'VERTEX_' if of_vertex else ''}{name.upper()}"
+    assert refusal(dags[dag_id], **{name: "x"}) == (
+        f"{name}: is no field of this form; the deployment sets it, by {variable} on its workers"
+    )
+
+
+@pytest.mark.parametrize("task_id", ["preprocess", "train", "evaluate"])
+def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any], task_id: str) -> None:
+    from airflow.exceptions import AirflowFailException
+
+    task = dags[MAIN].get_task(task_id).prepare_for_execution()
+    context = {**context_of(dags[MAIN], train_on="vertex"), "task": task}
+    with pytest.raises(AirflowFailException, match="CAPTIONFLOW_TRAIN_ON"):
+        task.pre_execute(context) if task_id == "preprocess" else task.execute.__wrapped__(task, context)
+
+
+# Places. ------------------------------------------------------------------------------------------------------------
+
+# Text that leads nowhere. A new field of text belongs here, or its declaration says what it reaches.
+HARMLESS = {"member", "licenses", "split", "user_agent", "pipeline_name", "beam_args"}
+
+
+def text_fields(dag: Any) -> list[str]:
+    """Names of the fields that take text, whether one or several."""
+    schemas = {name: dag.params.get_param(name).schema for name in dag.params}
+    return [
+        name
+        for name, schema in schemas.items()
+        if {"string", "array"} & {*([schema["type"]] if isinstance(schema["type"], str) else schema["type"])}
+        and "enum" not in {**schema, **CHOICES.get(name, {})}
+    ]
+
+
+# A compiled pipeline does not tell the choices of its parameters.
+CHOICES = {
+    name: schema
+    for cls in (IngestParameters, PreprocessParameters, TrainParameters, BeamParameters)
+    for name, schema in cls.json_schema().items()
+}
+
+
+@pytest.mark.parametrize("dag_id", [MAIN, TFX, VERTEX])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_every_field_that_leads_somewhere_leads_only_to_what_is_opened(
+    dags: dict[str, Any], dag_id: str, as_json: bool
+) -> None:
+    dag = dags[dag_id]
+    fields = [name for name in text_fields(dag) if name not in HARMLESS]
+    assert fields
+    for name in fields:
+        value = "metadata.internal" if name == "allow_host" else "/etc/somebody"
+        is_list = "array" in dag.params.get_param(name).schema["type"]
+        # A list may come as a JSON array in one of its texts.
+        given = [json.dumps([value]) if as_json else value] if is_list else value
+        said = refusal(dag, **{name: given})
+        assert said, name
+        assert said.startswith(f"{name}: {value!r} is not below what this deployment opens to runs")
+        assert said.endswith("CAPTIONFLOW_TRIGGER_PREFIXES")
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Path:
+    """A folder that is open to runs, beside one that is not and has the same beginning."""
+    for name in ("open", "open2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "open" / "link").symlink_to(tmp_path / "open2")
+    (tmp_path / "open" / "within").symlink_to(tmp_path / "open")
+    return tmp_path / "open"
+
+
+def reaches(prefixes: list[str], name: str, value: str) -> bool:
+    schemas = {**PreprocessParameters.json_schema(), "source": {"reaches": "fetched"}}
+    try:
+        check_reach({name: (value,)}, schemas, prefixes)
+    except InvalidInputError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("below", ["", "/", "/a/b", "/a/../b", "/within/x", "/{{ 1 }}"])
+def test_what_is_below_an_opened_folder_is_open(opened: Path, below: str) -> None:
+    assert reaches([str(opened)], "allow_url_prefix", f"{opened}{below}")
+    assert reaches([f"file://{opened}"], "allow_url_prefix", f"file://{opened}{below}")
+
+
+@pytest.mark.parametrize("beside", ["2", "/..", "/../open2", "/link", "/link/a", "/within/../../x", "%2f..%2f.."])
+def test_what_is_beside_it_is_not(opened: Path, beside: str) -> None:
+    assert not reaches([str(opened)], "allow_url_prefix", f"{opened}{beside}")
+    assert not reaches([str(opened)], "allow_url_prefix", f"file://{opened}{beside}")
+
+
+def test_a_home_folder_is_where_it_is_opened_from(
+    opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "open2"))
+    monkeypatch.chdir(opened)
+    assert reaches([str(opened)], "allow_url_prefix", "x")
+    assert not reaches([str(opened)], "allow_url_prefix", "~/x")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_open"),
+    [
+        ("gs://bucket/ours", True), ("gs://bucket/ours/a", True), ("gs://bucket/ours2", False), ("gs://bucket", False),
+        ("gs://bucket/ours/../theirs", False), ("gs://other/ours", False), ("s3://bucket/ours", False),
+        ("/bucket/ours", False), ("http://images:8000/a", True), ("http://images:8001/a", False), ("http://", False),
+        ("http://images:8000@evil/a", False), ("https://images:8000/a", False), ("FILE:///etc/passwd", False),
+        ("http://[", False),
+    ],
+)  # fmt: skip
+def test_a_uri_is_open_by_scheme_host_port_and_whole_parts(value: str, is_open: bool) -> None:
+    prefixes = ["gs://bucket/ours", "http://images:8000"]
+    assert reaches(prefixes, "allow_url_prefix", value) == is_open
+    assert reaches(["*"], "allow_url_prefix", value)
+
+
+@pytest.mark.parametrize("value", ["images", "IMAGES", "[::1]", "169.254.169.254"])
+def test_a_host_with_all_its_ports_is_open_only_where_everything_is(value: str) -> None:
+    assert not reaches(["http://images", "https://[::1]"], "allow_host", value)
+    assert reaches(["*"], "allow_host", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["gs://bucket/other/../ours/x", "gs://bucket/other%2F..%2Fours/x", "gs://bucket/ours?/z", "gs://bucket/ours#/z"],
+)
+def test_an_object_store_takes_a_key_as_it_is_written(value: str) -> None:
+    assert not reaches(["gs://bucket/ours"], "allow_url_prefix", value)
+
+
+def test_a_list_within_a_list_does_not_come_apart_after_the_check(small_sample: Path) -> None:
+    nested = json.dumps(["/outside", "http:\\/\\/127.0.0.1\\/", f"/../../..{small_sample}/x"])
+    with pytest.raises(InvalidInputError, match="holds a list within a list"):
+        PreprocessParameters.from_mapping({"allow_url_prefix": [json.dumps([nested])]})
+    once = PreprocessParameters.from_mapping({"allow_url_prefix": [json.dumps(["/a", "/b"])]})
+    assert PreprocessParameters.from_mapping(once.to_json()) == once
+
+
+@pytest.mark.parametrize(
+    "options", [{"direct_num_workers": -5}, {"direct_num_workers": 10**400}, {"num_workers": math.inf}]
+)
+def test_figures_of_beam_have_bounds(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="is no number from 0 to"):
+        beam_tuning.options_for("DirectRunner", "beam_options", options)
+
+
+@pytest.mark.parametrize("said", ['{"direct_num_workers": 2}', '{"FlinkRuner": {}}'])
+def test_a_setting_for_no_runner_is_told(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(beam_tuning.VARIABLE, said)
+    with pytest.raises(InvalidInputError, match="is no runner; name one of DirectRunner"):
+        beam_tuning.options_for("DirectRunner", "beam_options", {})
+
+
+def test_the_public_web_needs_no_opening_where_it_is_fetched() -> None:
+    assert reaches([], "source", "https://example.org/captions.json")
+    assert not reaches([], "allow_url_prefix", "https://example.org")
+    for other in ("gs://bucket/captions.json", "/etc/passwd", "ftp://a/b", "HTTP:x"):
+        assert not reaches([], "source", other)
+
+
+def test_by_default_the_artifact_root_and_the_samples_images_are_open(dags: dict[str, Any]) -> None:
+    for dag_id in (MAIN, TFX):
+        assert refusal(dags[dag_id]) is None
+    root = dags[MAIN].params["artifact_root"]
+    assert refusal(dags[MAIN], reuse=f"{root}/image_captioning/a/preprocessed") is None
+    assert refusal(dags[MAIN], reuse="/tmp/elsewhere")
+
+
+# Run ids, and what fails later. -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run_id", ["a::b", "..", ".", "", "a/../b", "a/./b", "a//b", "/a", "a/", "a\0b", "gs://b"])
+def test_a_run_id_is_the_name_of_a_folder(dags: dict[str, Any], run_id: str) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be a folder's name"):
+        artifact_uri("/root", "pipeline", run_id, "model")
+    assert "cannot be a folder's name" in str(refusal(dags[MAIN], run_id))
+
+
+def test_a_run_id_may_have_parts_and_a_root_may_not_be_empty() -> None:
+    assert artifact_uri("gs://b/", "p", f"nightly/manual__{RUN_AT}", "k") == f"gs://b/p/nightly/manual__{RUN_AT}/k"
+    with pytest.raises(InvalidInputError, match="the artifact root is empty"):
+        artifact_uri("", "p", "r", "k")
+
+
+@pytest.mark.parametrize("run_id", ["a::b", "../a"])
+def test_the_command_line_refuses_such_an_id_in_one_line(small_sample: Path, tmp_path: Path, run_id: str) -> None:
+    done = captionflow(
+        "ingest", "--sources", str(small_sample / "captions.json"), "--output", str(tmp_path), "--run-id", run_id
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"captionflow: the run's id '{run_id}' cannot be a folder's name")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"split": "0.9,0.1,0"}, "--split: 0.9,0.1,0 leaves a part empty"),
+        ({"split": "0.9,0,0.1"}, "--split: 0.9,0,0.1 leaves a part empty"),
+        ({"heads": 5}, "--width: 96 is not a multiple of 4 and of --heads, 5"),
+        ({"epochs": 0}, "--epochs: 0 is not within"),
+        ({"beam_size": 99}, "--beam-size: 99 is not within"),
+        ({"beam_options": {"direct_num_workers": "many"}}, "Beam: "),
+        ({"runner": "DataflowRunner"}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
+        ({"epoch": 3}, "epoch: is no field of this form; leave it out"),
+    ],
+)
+def test_the_first_task_tells_what_a_later_one_would_fail_on(
+    dags: dict[str, Any], conf: dict[str, Any], message: str
+) -> None:
+    assert message in str(refusal(dags[MAIN], **conf))
+
+
+# Templates. ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_task_has_a_template_of_the_form(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        for task in dag.tasks:
+            fields = {name: getattr(task, name) for name in task.template_fields}
+            assert "{{" not in str(fields), task.task_id
+
+
+@pytest.mark.parametrize("task_id", ["preprocess", "train", "evaluate"])
+def test_what_a_field_holds_by_the_time_a_task_goes_on_is_no_template(dags: dict[str, Any], task_id: str) -> None:
+    task = dags[MAIN].get_task(task_id).prepare_for_execution()
+    for name in task.template_fields:
+        setattr(task, name, {"a": [TEMPLATE, "x.json", {"b": (TEMPLATE,)}]})
+    task.render_template_fields(context_of(dags[MAIN]))
+    for name in task.template_fields:
+        assert getattr(task, name) == {"a": [TEMPLATE, "x.json", {"b": (TEMPLATE,)}]}
+
+
+def with_variable(airflow: Airflow, **environment: str) -> Airflow:
+    """Return an Airflow that has what TEMPLATE asks for, and says it when TEMPLATE is rendered."""
+    found = airflow.set(trigger_prefixes="*")
+    found.env |= {"AIRFLOW_VAR_PLAIN": SHOWN, **environment}
+    return found
+
+
+def assert_nothing_was_rendered(airflow: Airflow, said: str, folder: Path) -> None:
+    assert TEMPLATE in said
+    assert SHOWN not in said
+    with sqlite3.connect(airflow.home / "airflow.db") as database:
+        rows = database.execute("SELECT rendered_fields FROM rendered_task_instance_fields").fetchall()
+    assert rows
+    assert SHOWN not in str(rows)
+    assert [path for path in folder.rglob("*") if path.is_file() and SHOWN.encode() in path.read_bytes()] == []
+    assert not [path for path in folder.rglob("*") if re.match(f"42|{SHOWN}", path.name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["worker", "kubernetes", "vertex"])
+def test_text_of_the_form_is_text_in_every_task_wherever_it_runs(
+    airflow: Airflow, cluster: Cluster, vertex: VertexTraining, small_sample: Path, tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / TEMPLATE
+    shutil.copytree(small_sample, folder / "sample")
+    airflow = {"worker": airflow, "kubernetes": in_pods(airflow, cluster), "vertex": on(vertex, airflow)}[place]
+    conf = conf_for(
+        folder / "sample", artifact_root=str(folder), user_agent=TEMPLATE, licenses=["*", TEMPLATE],
+        device="cpu",
+    )  # fmt: skip
+    conf["allow_url_prefix"].append(f"http://{TEMPLATE}")
+    conf["sources"][0] = f"file://{conf['sources'][0]}"
+    done = with_variable(airflow).run(*airflow.dag_test(conf))
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert_nothing_was_rendered(airflow, done.stdout, tmp_path)
+    assert (folder / "image_captioning" / f"manual__{RUN_AT}" / "evaluation" / "report.html").is_file()
+    assert airflow.xcoms()["evaluate"].startswith(f"{folder}/")
+
+
+@pytest.mark.slow
+def test_tfx_renders_nothing_of_the_form(airflow: Airflow, small_sample: Path, tmp_path: Path) -> None:
+    folder = tmp_path / TEMPLATE
+    folder.mkdir()
+    columns = "image_id,id,caption,image_url,image_name,image_license"
+    (folder / "captions.csv").write_text(
+        f"{columns}\n1,1,A dog.,http://a/1.jpg,1.jpg,x\n2,2,A cat.,http://a/2.jpg,2.jpg,x\n"
+    )
+    conf = {"csv": str(folder / "captions.csv"), "pipeline_root": str(folder / "root")}
+    others = "|".join(topology().keys() - {"CsvExampleGen"})
+    done = with_variable(airflow).run(
+        "dags", "test", TFX, RUN_AT, "--conf", json.dumps(conf), "--mark-success-pattern", f"^({others})$"
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert_nothing_was_rendered(airflow, done.stdout + done.stderr, tmp_path)
+    assert list((folder / "root" / "CsvExampleGen").rglob("*.gz"))
+
+
+def test_vertex_is_sent_the_form_as_it_is(
+    dags: dict[str, Any], google: tuple[VertexPipelines, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.exceptions import TaskDeferred
+    from google.cloud import aiplatform
+
+    server, environment = google
+    for name, value in {
+        **environment, "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://", "AIRFLOW_VAR_PLAIN": SHOWN,
+        "CAPTIONFLOW_TRIGGER_PREFIXES": "*",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    aiplatform.init(api_endpoint=server.url, api_transport="rest")
+    dag = dags[VERTEX]
+    given = {
+        name: [TEMPLATE] if "array" in dag.params.get_param(name).schema["type"] else TEMPLATE
+        for name in ("component_artifact_root", "sources", "member", "image_root", "licenses", "allow_url_prefix",
+                     "user_agent", "reuse")
+    }  # fmt: skip
+    task = dag.get_task("run_pipeline").prepare_for_execution()
+    context = {**context_of(dag, **given), "task": task}
+    task.render_template_fields(context)
+    task.pre_execute(context)
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
+    (job,) = server.jobs
+    sent = job["runtimeConfig"]["parameterValues"]
+    assert {name: sent[name] for name in given} == given
+    assert SHOWN not in json.dumps(job)

@@ -1,0 +1,148 @@
+"""What is read is what was written, or the step says which file is not."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import fastavro
+import pytest
+
+from captionflow.artifacts import open_artifact
+from captionflow.errors import InvalidInputError
+from captionflow.records import Sample
+from tests.conftest import SMALL
+from tests.processes import captionflow
+
+pytestmark = pytest.mark.security
+
+TRAIN = ["--epochs=1", *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items())]
+
+
+def cut_at_a_block(path: Path) -> None:
+    """Leave the first block: a whole Avro file with fewer records."""
+    with path.open("rb") as file:
+        first = next(iter(fastavro.block_reader(file, Sample.AVRO_SCHEMA)))
+    path.write_bytes(path.read_bytes()[: first.offset + first.size])
+
+
+def cut_within_a_block(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def change_a_caption(path: Path) -> None:
+    data = path.read_bytes()
+    assert b"circle" in data
+    path.write_bytes(data.replace(b"circle", b"zircle", 1))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+DAMAGE: list[Callable[[Path], None]] = [cut_at_a_block, cut_within_a_block, change_a_caption, remove]
+
+
+def damaged(artifact: str, pattern: str, harm: Callable[[Path], None], tmp_path: Path) -> tuple[str, str]:
+    """A copy of an artifact with one file of it changed, and that file's name."""
+    copy = tmp_path / "damaged"
+    shutil.copytree(artifact, copy)
+    file = max(copy.glob(pattern), key=lambda path: path.stat().st_size)
+    harm(file)
+    return str(copy), str(file.relative_to(copy))
+
+
+def assert_told(name: str, *command: str) -> None:
+    done = captionflow(*command)
+    assert done.returncode == 2, done.stderr
+    assert name in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def blocks(trainable: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small sample in shards of several blocks, as those of large pictures are."""
+    copy = tmp_path_factory.mktemp("blocks") / "preprocessed"
+    shutil.copytree(trainable, copy)
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    for file in manifest["files"]:
+        if not file["path"].endswith(".avro"):
+            continue
+        path = copy / file["path"]
+        records = list(fastavro.reader(path.open("rb")))
+        with path.open("wb") as out:
+            fastavro.writer(out, Sample.AVRO_SCHEMA, records, sync_interval=4000, sync_marker=b"0123456789abcdef")
+        file |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return str(copy)
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_training_reads_no_shard_that_was_changed(
+    split: str, harm: Callable[[Path], None], blocks: str, tmp_path: Path
+) -> None:
+    data, name = damaged(blocks, f"{split}/*.avro", harm, tmp_path)
+    assert_told(name, "train", f"--preprocessed={data}", f"--output={tmp_path}/model", *TRAIN)
+    assert not (tmp_path / "model" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_evaluation_reads_no_shard_that_was_changed(
+    harm: Callable[[Path], None], blocks: str, model: str, tmp_path: Path
+) -> None:
+    data, name = damaged(blocks, "test/*.avro", harm, tmp_path)
+    assert_told(name, "evaluate", f"--model={model}", f"--preprocessed={data}", f"--output={tmp_path}/evaluation")
+    assert not (tmp_path / "evaluation" / "manifest.json").exists()
+
+
+def test_whole_shards_are_trained_on(blocks: str, tmp_path: Path) -> None:
+    done = captionflow("train", f"--preprocessed={blocks}", f"--output={tmp_path}/model", *TRAIN)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_manifest_without_one_of_its_shards_is_found_out(blocks: str, tmp_path: Path) -> None:
+    copy = tmp_path / "fewer"
+    shutil.copytree(blocks, copy)
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["counts"]["splits"]["train"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert_told("its manifest says", "train", f"--preprocessed={copy}", f"--output={tmp_path}/model", *TRAIN)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "vocabulary.json", "config.json"])
+@pytest.mark.parametrize("use", ["caption", "evaluate"])
+def test_weights_that_were_changed_caption_nothing(
+    use: str, file: str, model: str, trainable: str, small_sample: Path, tmp_path: Path
+) -> None:
+    def change(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[-3] ^= 1
+        path.write_bytes(data)
+
+    copy, name = damaged(model, file, change, tmp_path)
+    picture = next((small_sample / "images").iterdir())
+    command = {
+        "caption": ["caption", f"--model={copy}", str(picture)],
+        "evaluate": ["evaluate", f"--model={copy}", f"--preprocessed={trainable}", f"--output={tmp_path}/evaluation"],
+    }
+    assert_told(name, *command[use])
+
+
+@pytest.mark.parametrize("harm", [cut_within_a_block, change_a_caption, remove])
+@pytest.mark.parametrize("use", ["csv", "preprocess"])
+def test_captions_that_were_changed_go_no_further(
+    use: str, harm: Callable[[Path], None], ingested: str, tmp_path: Path
+) -> None:
+    copy, name = damaged(ingested, "captions.jsonl", harm, tmp_path)
+    assert_told(name, use, f"--ingested={copy}", f"--output={tmp_path}/out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_file_beside_the_manifest_is_none_of_the_artifact(model: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    (copy / "more.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match=r"lists no more\.json"):
+        open_artifact(str(copy)).read("more.json")
