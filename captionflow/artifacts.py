@@ -124,17 +124,9 @@ def open_artifact(uri: str, kind: str | None = None) -> Artifact:
         StoreError: the object store that holds it cannot be reached, or refuses.
     """
     uri = resolve(uri)
-    fs, root = file_system(uri)
     try:
         with store_errors(uri):
-            # A pipe, for one, may keep its reader waiting for ever.
-            if not fs.isfile(f"{root}/{MANIFEST}"):
-                raise FileNotFoundError(MANIFEST)
-            data = fs.cat_file(f"{root}/{MANIFEST}")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if not fs.isdir(root):
-            raise InvalidInputError(f"{uri}: there is no such artifact; check the path") from error
-        raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished") from error
+            data = _read_manifest(uri)
     except OSError as error:
         raise InvalidInputError(f"{uri}: cannot be read: {error}") from error
     try:
@@ -144,3 +136,13 @@ def open_artifact(uri: str, kind: str | None = None) -> Artifact:
     if kind is not None and manifest.kind != kind:
         raise InvalidInputError(f"{uri}: is an artifact of kind {manifest.kind}; expected {kind}")
     return Artifact(uri, manifest)
+
+
+def _read_manifest(uri: str) -> bytes:
+    fs, root = file_system(uri)
+    # A pipe, for one, may keep its reader waiting for ever.
+    if fs.isfile(f"{root}/{MANIFEST}"):
+        return bytes(fs.cat_file(f"{root}/{MANIFEST}"))
+    if fs.isdir(root):
+        raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished")
+    raise InvalidInputError(f"{uri}: there is no such artifact; check the path")

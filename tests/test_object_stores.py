@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from gcp_storage_emulator.server import create_server
-from moto.server import ThreadedMotoServer
 
+from tests.s3 import serve_s3
 from tests.test_dag import Airflow, conf_for
 
 # Each store is used from a process of its own, as a user would, with the environment its client reads.
@@ -36,12 +36,8 @@ print(open_artifact(preprocessed).manifest.counts["images"]["out"], *sorted(fs.f
 
 @pytest.fixture
 def s3() -> Iterator[dict[str, str]]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    yield {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **keys}
-    server.stop()
+    with serve_s3() as environment:
+        yield environment
 
 
 @pytest.fixture

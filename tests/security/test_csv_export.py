@@ -63,7 +63,7 @@ def test_tfx_reads_the_same_words(tmp_path: Path) -> None:
 
     from tfx_pipeline.features import clean
 
-    records = [replace(CAPTION, id=i, caption=attack) for i, attack in enumerate(ATTACKS)]
+    records = [replace(CAPTION, id=i, image_id=i, caption=attack) for i, attack in enumerate(ATTACKS)]
     lines = Path(export_csv(ingest_records(records, tmp_path), str(tmp_path / "csv")), FILE).read_text().splitlines()
     parser = ParseCSVLine(",")
     parser.setup()

@@ -12,7 +12,6 @@ import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from urllib3.exceptions import NewConnectionError
 
 from beam_jobs.preprocess import run
@@ -22,6 +21,7 @@ from captionflow.download import Downloader
 from captionflow.fetch import Attempts
 from captionflow.parameters import PreprocessParameters
 from captionflow.reuse import Earlier, EarlierPictures
+from tests.s3 import KEYS, serve_s3
 from tests.servers import Site, send
 from tests.test_fetch import failure, fetcher
 from tests.test_preprocess import CAPTION, assert_accounted, ingest_records, rejects
@@ -179,8 +179,7 @@ def outcome(url: str, prefix: str) -> tuple[str, bool]:
 @pytest.fixture
 def store(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site that both object stores' clients take for theirs."""
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {"STORAGE_EMULATOR_HOST": site.url, "AWS_ENDPOINT_URL": site.url, **keys}.items():
+    for name, value in {"STORAGE_EMULATOR_HOST": site.url, "AWS_ENDPOINT_URL": site.url, **KEYS}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     classes = [fsspec.get_filesystem_class(scheme) for scheme in ("s3", "gs")]
@@ -256,17 +255,11 @@ def test_an_earlier_picture_that_cannot_be_had_is_fetched(store: Site, scheme: s
 
 
 def test_an_object_that_is_not_there_is_not_found(monkeypatch: pytest.MonkeyPatch, store: Site) -> None:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        fs = fsspec.filesystem("s3")
-        fs.mkdir("bucket")
+    with serve_s3() as environment:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", environment["AWS_ENDPOINT_URL"])
+        fsspec.filesystem("s3").mkdir("bucket")
         assert outcome("s3://bucket/a.jpg", "s3://bucket") == ("not_found", False)
         assert outcome("s3://nowhere/a.jpg", "s3://nowhere") == ("not_found", False)
-    finally:
-        server.stop()
 
 
 def test_no_credentials_cost_one_image(monkeypatch: pytest.MonkeyPatch, store: Site) -> None:

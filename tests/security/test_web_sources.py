@@ -13,13 +13,13 @@ from typing import Any
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Timeout
 
 from captionflow.access import Access
 from captionflow.artifacts import open_artifact
 from captionflow.web import Web, parse
+from tests.s3 import serve_s3
 from tests.servers import Site, send
 from tests.test_ingest import COCO_CAPTIONS, coco, run
 from tests.test_ingest_bad_input import refused
@@ -173,16 +173,12 @@ def test_a_kill_leaves_nothing_on_the_disk(tmp_path: Path, site: Site) -> None:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **keys}.items():
-        monkeypatch.setenv(name, value)
-    fs = fsspec.filesystem("s3", skip_instance_cache=True)
-    fs.mkdir("sources")
-    yield fs
-    server.stop()
+    with serve_s3() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        fs.mkdir("sources")
+        yield fs
 
 
 def test_a_bound_on_the_size_holds_for_object_stores(tmp_path: Path, s3: Any) -> None:
