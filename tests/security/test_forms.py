@@ -166,7 +166,7 @@ def test_a_form_starts_no_command_in_the_worker(airflow: Airflow, small_sample: 
         "runner": "PortableRunner", "job_endpoint": "embed", "environment_config": str(evil),
         "environment_type": "beam:env:harness_subprocess_python:v1",
     }  # fmt: skip
-    done = airflow.run(*airflow.dag_test(conf_for(small_sample, beam_options=options)))
+    done = airflow.set(trigger_prefixes="*").run(*airflow.dag_test(conf_for(small_sample, beam_options=options)))
     assert not (tmp_path / "ran").exists()
     assert done.returncode != 0
     assert "beam_options: runner: a run may give only " in done.stdout
