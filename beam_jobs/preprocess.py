@@ -68,7 +68,7 @@ def run(
 
     source = open_artifact(ingested, INGESTED)
     source.verify()
-    images = source.manifest.counts["images"]
+    images = source.count("images")
     layout = Layout.plan(images, parameters)
     with source.open(CAPTIONS, check=False) as lines:
         check_splits(lines, images, layout, parameters)
@@ -112,7 +112,7 @@ def _run(
     from beam_jobs import transforms
 
     parameters = writing[0]
-    captions = source.manifest.counts["captions"]["out"]
+    captions = source.count("captions", "out")
     _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         records = (

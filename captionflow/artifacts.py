@@ -54,6 +54,24 @@ class Artifact:
         """This artifact as the parent of another."""
         return Parent(self.manifest.kind, self.uri, self.manifest.sha256)
 
+    def count(self, *names: str, default: int | None = None) -> int:
+        """Return the number that the manifest's counts hold under `names`, one within the other.
+
+        Args:
+            default: what is counted when it is left out.
+
+        Raises:
+            InvalidInputError: they hold none there.
+        """
+        found: Any = self.manifest.counts
+        for name in names:
+            found = found.get(name, default) if isinstance(found, dict) else None
+        if type(found) is not int or found < 0:
+            raise InvalidInputError(
+                f"{self.uri}/{MANIFEST}: its counts hold no number for {' '.join(names)}; make the artifact again"
+            )
+        return found
+
     def files(self, prefix: str) -> list[FileInfo]:
         """Return the files whose path starts with `prefix`, in order."""
         return [file for file in self.manifest.files if file.path.startswith(prefix)]

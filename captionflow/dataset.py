@@ -58,7 +58,7 @@ class Samples(IterableDataset[Sample]):
 
     def __init__(self, artifact: Artifact, split: str, seed: int | None = None, *, check: bool = False) -> None:
         self._artifact, self._split, self._seed, self._check = artifact, split, seed, check
-        self.count: int = artifact.manifest.counts["splits"].get(split, 0)
+        self.count = artifact.count("splits", split, default=0)
         if not self.count:
             raise InvalidInputError(
                 f"{artifact.uri}: its {split} split is empty; preprocess with another --split or more images"

@@ -15,7 +15,7 @@ from captionflow.draft import begin
 from captionflow.errors import InvalidInputError
 from captionflow.kinds import EVALUATION, MODEL, PREPROCESSED, REPORT
 from captionflow.lineage import lineage, render
-from captionflow.parameters import EvaluateParameters
+from captionflow.parameters import EvaluateParameters, PreprocessParameters
 from captionflow.records import Sample
 from captionflow.report import Exhibit, write_report
 from captionflow.tracking import NOTE, track
@@ -94,13 +94,13 @@ def score(predictions: list[Prediction]) -> tuple[dict[str, float], list[Predict
 
 
 def _predict(model: TrainedModel, data: Artifact, samples: Samples, parameters: EvaluateParameters) -> list[Prediction]:
-    stored = data.manifest.parameters
-    if stored["image_size"] != model.images.image_size:
+    stored = PreprocessParameters.from_mapping(data.manifest.parameters)
+    if stored.image_size != model.images.image_size:
         raise InvalidInputError(
-            f"{data.uri}: its images are {stored['image_size']} pixels wide, the model was trained on "
+            f"{data.uri}: its images are {stored.image_size} pixels wide, the model was trained on "
             f"{model.images.image_size}; preprocess with --image-size {model.images.image_size}"
         )
-    collate = Collate(model.vocabulary, stored["image_format"], model.captioner.config.max_length)
+    collate = Collate(model.vocabulary, stored.image_format, model.captioner.config.max_length)
     batches = loader(samples, collate, parameters.evaluate_batch_size)
     progress = tqdm(total=samples.count, desc="evaluate", unit=" images", disable=None)
     predictions = []
@@ -125,5 +125,5 @@ def _exhibits(chosen: list[Prediction], data: Artifact) -> list[Exhibit]:
     pictures: dict[int, Sample] = {
         sample.image_id: sample for sample in Samples(data, _SPLIT) if sample.image_id in wanted
     }
-    image_format = data.manifest.parameters["image_format"]
+    image_format = PreprocessParameters.from_mapping(data.manifest.parameters).image_format
     return [Exhibit(pictures[p.image_id], image_format, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen]

@@ -70,6 +70,8 @@ class Manifest:
             for name, kind in _TYPES.items():
                 if not isinstance(values.get(name, kind()), kind):
                     raise TypeError(f"{name} is not of type {kind.__name__}")
+            if not all(type(value) in (int, float) for value in values.get("metrics", {}).values()):
+                raise TypeError("a metric is no number")
             values["parents"] = tuple(Parent(**parent) for parent in values["parents"])
             values["files"] = tuple(FileInfo(**file) for file in values["files"])
             return cls(**values)

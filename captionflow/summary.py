@@ -1,9 +1,8 @@
 """What a run of the main job left behind, in a few lines."""
 
-from captionflow.artifacts import open_artifact
+from captionflow.artifacts import Artifact, open_artifact
 from captionflow.errors import InvalidInputError
 from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED
-from captionflow.manifest import Manifest
 from captionflow.terminal import one_line
 from captionflow.uris import resolve
 
@@ -14,23 +13,25 @@ def summary(run: str) -> str:
     for kind in (INGESTED, PREPROCESSED, MODEL, EVALUATION):
         uri = f"{resolve(run)}/{kind}"
         try:
-            manifest = open_artifact(uri, kind).manifest
+            artifact = open_artifact(uri, kind)
         except InvalidInputError:
             return "\n".join([f"state         failed: there is no {kind} artifact", *map(one_line, lines)])
-        lines.append(f"{kind:<13} {uri}  ({_gist(manifest)})")
+        lines.append(f"{kind:<13} {uri}  ({_gist(artifact)})")
         if kind == EVALUATION:
-            lines += [f"{name:<13} {value:.3f}" for name, value in manifest.metrics.items()]
-            lines += [f"report        {uri}/{file.path}" for file in manifest.files if file.path.endswith(".html")]
+            lines += [f"{name:<13} {value:.3f}" for name, value in artifact.manifest.metrics.items()]
+            lines += [
+                f"report        {uri}/{file.path}" for file in artifact.manifest.files if file.path.endswith(".html")
+            ]
     return "\n".join(["state         success", *map(one_line, lines)])
 
 
-def _gist(manifest: Manifest) -> str:
-    counts = manifest.counts
-    if "captions" in counts:
-        captions = counts["captions"]
-        return f"{captions['out']} captions of {captions['in']}, {captions['rejected']} rejected"
-    if manifest.kind == MODEL:
-        ended = counts.get("stopped_by", "epochs")  # older models do not say
+def _gist(artifact: Artifact) -> str:
+    count = artifact.count
+    if artifact.manifest.kind == EVALUATION:
+        return f"{count('images')} test images"
+    if artifact.manifest.kind == MODEL:
+        ended = artifact.manifest.counts.get("stopped_by", "epochs")  # older models do not say
         note = "" if ended in ("epochs", "patience") else f"; {ended}"
-        return f"{counts['epochs']} epochs, best {counts['best_epoch']}, {counts['weights']:,} weights{note}"
-    return f"{counts['images']} test images"
+        return f"{count('epochs')} epochs, best {count('best_epoch')}, {count('weights'):,} weights{note}"
+    kept, read, rejected = (count("captions", name) for name in ("out", "in", "rejected"))
+    return f"{kept} captions of {read}, {rejected} rejected"

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captionflow.artifacts import Artifact, open_artifact
+from captionflow.artifacts import open_artifact
 from captionflow.captions import SPECIAL_TOKENS, Vocabulary, count_tokens
 from captionflow.dataset import Batch, Collate, Samples, loader
 from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import MODEL, PREPROCESSED
 from captionflow.model import Captioner, ModelConfig
-from captionflow.parameters import TrainParameters
+from captionflow.parameters import PreprocessParameters, TrainParameters
 from captionflow.tracking import Tracking, track
 
 _LOG = logging.getLogger(__name__)
@@ -49,16 +49,17 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     device = choose_device(parameters.device)
     # Every shard is held against the manifest once: those of val here, those of train while their words are counted.
     source.verify("val/")
-    if not source.manifest.counts["splits"].get("test"):
+    if not source.count("splits", "test", default=0):
         _LOG.warning("%s: its test split is empty, so there will be nothing to evaluate the model on", source.uri)
     words = count_tokens(c.text for sample in Samples(source, "train", check=True) for c in sample.captions)
     vocabulary = Vocabulary.build(words, parameters.min_count, parameters.max_vocabulary)
-    config = _model_config(parameters, len(vocabulary), source)
+    images = PreprocessParameters.from_mapping(source.manifest.parameters)
+    config = _model_config(parameters, len(vocabulary), images.image_size)
     draft = begin(output, MODEL, parameters.to_json(), [source.parent])
 
     torch.manual_seed(parameters.seed)
     model = Captioner(config).to(device)
-    collate = Collate(vocabulary, source.manifest.parameters["image_format"], parameters.max_caption_length)
+    collate = Collate(vocabulary, images.image_format, parameters.max_caption_length)
     samples = Samples(source, "train", parameters.seed)
     train_batches = loader(samples, collate, parameters.batch_size, parameters.loader_workers)
     val_batches = loader(Samples(source, "val"), collate, parameters.batch_size)
@@ -103,11 +104,11 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _model_config(parameters: TrainParameters, vocabulary_size: int, source: Artifact) -> ModelConfig:
+def _model_config(parameters: TrainParameters, vocabulary_size: int, image_size: int) -> ModelConfig:
     try:
         return ModelConfig(
             vocabulary_size=vocabulary_size,
-            image_size=source.manifest.parameters["image_size"],
+            image_size=image_size,
             width=parameters.width,
             encoder_depth=parameters.encoder_depth,
             decoder_depth=parameters.decoder_depth,

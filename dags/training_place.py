@@ -260,11 +260,13 @@ def _vertex_job(task_id: str, command: list[str], place: PlaceParameters, contex
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables that let a container track its step; no secrets, which a pod or a job would show to many."""
+    """Return what a container is told of this deployment; no secrets, which a pod or a job would show to many."""
+    from captionflow.uris import SCHEMES_VARIABLE  # asks for more than a DAG file needs
+
+    names = [SCHEMES_VARIABLE]
     server = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if server.scheme not in ("http", "https") or server.username or server.password:
-        if any(server):
-            _LOG.warning("MLFLOW_TRACKING_URI names no server, or holds a password: the container is not told of it")
-        return {}
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+    if server.scheme in ("http", "https") and not (server.username or server.password):
+        names += ["MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"]
+    elif any(server):
+        _LOG.warning("MLFLOW_TRACKING_URI names no server, or holds a password: the container is not told of it")
     return {name: os.environ[name] for name in names if os.environ.get(name)}

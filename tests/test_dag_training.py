@@ -251,7 +251,7 @@ def test_a_job_that_finds_its_input_bad_is_not_made_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("login", ["", "me:password@"])
-def test_a_container_is_told_of_a_tracking_server_and_of_no_password(
+def test_a_container_is_told_of_the_open_schemes_of_a_tracking_server_and_of_no_password(
     airflow: Airflow, cluster: Cluster, small_sample: Path, login: str
 ) -> None:
     server = f"http://{login}127.0.0.1:9"
@@ -263,7 +263,7 @@ def test_a_container_is_told_of_a_tracking_server_and_of_no_password(
     (pod,) = cluster.made
     (container,) = pod["spec"]["containers"]
     told = {variable["name"]: variable["value"] for variable in container.get("env", [])}
-    expected = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
-    assert told == ({} if login else expected)
+    tracking = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
+    assert told == {"CAPTIONFLOW_URI_SCHEMES": "memory", **({} if login else tracking)}
     assert "password" not in json.dumps(pod).lower()
     assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]

@@ -146,3 +146,21 @@ def test_a_file_beside_the_manifest_is_none_of_the_artifact(model: str, tmp_path
     (copy / "more.json").write_text("{}")
     with pytest.raises(InvalidInputError, match=r"lists no more\.json"):
         open_artifact(str(copy)).read("more.json")
+
+
+@pytest.mark.parametrize("counts", [{}, {"splits": 5}, {"splits": {"train": "many"}}, {"splits": {"train": -1}}])
+def test_training_on_a_manifest_that_lacks_a_count_is_one_line(
+    counts: dict[str, object], trainable: str, tmp_path: Path
+) -> None:
+    def change(path: Path) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), "counts": counts}))
+
+    copy, _ = damaged(trainable, "manifest.json", change, tmp_path)
+    assert_told("manifest.json: its counts hold no", "train", f"--preprocessed={copy}", f"--output={tmp_path}/model")
+
+
+def test_a_summary_of_manifests_that_lack_a_count_is_one_line(ingested: str, tmp_path: Path) -> None:
+    shutil.copytree(ingested, tmp_path / "ingested")
+    path = tmp_path / "ingested" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "counts": {"captions": 5}}))
+    assert_told("manifest.json: its counts hold no number for captions out", "summary", str(tmp_path))

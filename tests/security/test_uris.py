@@ -158,7 +158,8 @@ def test_a_manifest_nested_without_end_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"parameters": "x"}, {"counts": []}, {"metrics": 5}, {"run": "x"}, {"kind": {}}, {"code_version": 1},
+    [{"parameters": "x"}, {"counts": []}, {"metrics": 5}, {"metrics": {"bleu": "0"}}, {"run": "x"}, {"kind": {}},
+     {"code_version": 1},
      {"parents": [{"kind": "a", "uri": 5, "sha256": "0"}]}, {"parents": 5}, {"files": {"a": 1}}],
 )  # fmt: skip
 def test_a_manifest_of_other_types_is_one_line(change: dict[str, object], tmp_path: Path) -> None:
