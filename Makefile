@@ -18,6 +18,8 @@ export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
 export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export MLFLOW_TRACKING_URI ?= sqlite:///$(AIRFLOW_HOME)/mlflow.db
+# Its login guards a form under which everything is open; other machines need not see it.
+export AIRFLOW__WEBSERVER__WEB_SERVER_HOST ?= 127.0.0.1
 # A sync worker would wait for the spare connection that a browser opens, and hold up the page.
 export AIRFLOW__WEBSERVER__WORKER_CLASS := gthread
 # The webserver's workers would share a connection of the pool, and hang.

@@ -86,7 +86,7 @@ def run(
         _run(options, source, layout, draft, earlier, writing)
     artifact = open_artifact(draft.uri, PREPROCESSED)
     for line in summary(artifact.manifest):
-        _LOG.info("preprocess: %s", line)
+        _LOG.info("preprocess: %s", one_line(line))
     return artifact.uri
 
 

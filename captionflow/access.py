@@ -6,6 +6,7 @@ files, object stores and hosts inside the network are open only where the user o
 
 import os
 import posixpath
+import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ _INNER = tuple(
     )
 )
 _MOST_ADDRESSES = 3
+_MOST_ESCAPES = 3
+_WHOLE = ("", ".", "/")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -134,7 +137,10 @@ class Prefix:
         if wanted.scheme not in WEB_SCHEMES:
             # An object store takes a key as it is written.
             return ".." not in url.split("/") and _is_under(url, self.url.rstrip("/"))
-        return self._place == _place(wanted) and _is_under(_clean_path(wanted), self._path)
+        if self._place != _place(wanted):
+            return False
+        # Of a whole host it does not matter which way a path takes; elsewhere servers differ in how they read it.
+        return self._path in _WHOLE or (_is_under(_clean_path(wanted), self._path) and not _may_turn_back(wanted.path))
 
     @cached_property
     def _place(self) -> tuple[str, str, str]:
@@ -160,5 +166,12 @@ def _clean_path(url: SplitResult) -> str:
     return posixpath.normpath(unquote(url.path))
 
 
+def _may_turn_back(path: str) -> bool:
+    """Whether some server takes a segment for `..`: a path escaped twice, with backslashes, or with parameters."""
+    for _ in range(_MOST_ESCAPES):
+        path = unquote(path)
+    return unquote(path) != path or any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", path))
+
+
 def _is_under(path: str, folder: str) -> bool:
-    return folder in ("", ".", "/") or path == folder or path.startswith(folder.rstrip("/") + "/")
+    return folder in _WHOLE or path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -151,6 +151,9 @@ def main() -> None:
     """Run the command line; an error a user can act on is one line and exit code 2 (input) or 1 (result)."""
     # It logs the traceback of what its errors, told below, say already.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # A locale may know fewer characters than captions have.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except CaptionFlowError as error:

@@ -227,7 +227,7 @@ def begin(
             fs.makedirs(root, exist_ok=True)
             with _locked(draft.uri):
                 _prepare(draft, resume)
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         raise InvalidInputError(f"{uri}: cannot be written: {error}") from error
     return draft
 

@@ -28,10 +28,10 @@ def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
     """Return the URI of an artifact, known before the step that makes it starts.
 
     Raises:
-        InvalidInputError: the root is empty, or the run's id names no folder below the pipeline's.
+        InvalidInputError: the root is empty or names no bucket, or the run's id names no folder below the pipeline's.
     """
-    if not root:
-        raise InvalidInputError("the artifact root is empty; name a folder or a bucket")
+    if not root or root.rstrip("/").endswith(":"):
+        raise InvalidInputError(f"the artifact root {root!r} is empty; name a folder or a bucket")
     # `::` would chain file systems.
     if "::" in run_id or {"%", "\0"} & {*run_id} or {"", ".", ".."} & {*run_id.split("/")}:
         raise InvalidInputError(

@@ -7,6 +7,14 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 _TYPES = {"kind": str, "parameters": dict, "code_version": str, "counts": dict, "metrics": dict, "run": dict}
+_DEEPEST = 20
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(item, levels - 1) for item in inner)
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class FileInfo:
     def __post_init__(self) -> None:
         if (type(self.path), type(self.bytes), type(self.sha256)) != (str, int, str):
             raise ValueError(f"not a path, a size and a digest: {self}")
-        if not {"", ".", ".."}.isdisjoint(self.path.split("/")) or "\\" in self.path or "\0" in self.path:
+        if not {"", ".", ".."}.isdisjoint(self.path.split("/")) or "\\" in self.path or not self.path.isprintable():
             raise ValueError(f"{self.path!r} is not a path within the artifact")
 
 
@@ -72,6 +80,8 @@ class Manifest:
                     raise TypeError(f"{name} is not of type {kind.__name__}")
             if not all(type(value) in (int, float) for value in values.get("metrics", {}).values()):
                 raise TypeError("a metric is no number")
+            if not all(_is_flat(values.get(name), _DEEPEST) for name in _TYPES):
+                raise TypeError("values lie deep within each other")
             values["parents"] = tuple(Parent(**parent) for parent in values["parents"])
             values["files"] = tuple(FileInfo(**file) for file in values["files"])
             return cls(**values)

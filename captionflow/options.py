@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import typer
 
-from captionflow.errors import InvalidInputError
+from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import INPUTS, PIPELINE, artifact_uri
 from captionflow.parameters import Parameters
 
@@ -46,7 +46,10 @@ def makes(kind: str) -> Callable[[Callable[..., str]], Callable[..., None]]:
             uri = command(output=artifact_uri(output, PIPELINE, run_id, kind) if run_id else output, **arguments)
             if uri_file:
                 _write(uri_file, uri)
-            print(uri)
+            try:
+                print(uri, flush=True)
+            except OSError as error:
+                raise StepFailedError(f"stdout: {error.strerror}; the artifact is whole: {uri}") from error
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         where = inspect.signature(_where, eval_str=True).parameters.values()

@@ -19,6 +19,9 @@ URI, FETCHED, HOST = "uri", "fetched", "host"
 """What a parameter's value reaches, which its schema tells as `reaches`: a path or URI; the same, or what http and
 https fetch from public addresses; a host. In Airflow a run reaches only what its deployment opened (`reach`)."""
 
+# Halves of surrogate pairs, by which Python spells bytes that are no UTF-8, and the null that ends C's strings.
+_NO_TEXT = re.compile("[\ud800-\udfff\0]")
+
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
 
 
@@ -57,13 +60,16 @@ class Parameters:
         return cls(**{name: _from_json(name, hints[name], value) for name, value in given.items()})
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, **defaults: Any) -> Self:
         """Take each value from its environment `variable`, if that is set and not empty; a list is parted by spaces.
+
+        Args:
+            defaults: other ones than the declared, by name.
 
         Raises:
             InvalidInputError: a value is of the wrong type or out of bounds; the message names the variable.
         """
-        hints, given = get_type_hints(cls), {}
+        hints, given = get_type_hints(cls), defaults
         for name, schema in cls.json_schema().items():
             if text := os.environ.get(variable(name)):
                 given[name] = _from_text(name, hints[name], text)
@@ -100,7 +106,10 @@ def _from_json(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and (value is None or isinstance(value, (list, tuple))):
         return items(name, value or ())
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InvalidInputError(f"{_flag(name)}: the number is too large") from error
     if isinstance(hint, UnionType) and value == "":
         return None
     return value
@@ -153,6 +162,7 @@ def _flag(name: str) -> str:
 
 
 def _check(flag: str, value: Any, schema: dict[str, Any]) -> None:
+    _check_text(flag, value)
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if "array" in kinds:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
@@ -163,11 +173,22 @@ def _check(flag: str, value: Any, schema: dict[str, Any]) -> None:
         raise InvalidInputError(f"{flag}: {value!r} is not of type {' or '.join(kinds)}")
     elif "enum" in schema and value not in schema["enum"]:
         raise InvalidInputError(f"{flag}: {value!r} is none of {', '.join(schema['enum'])}")
-    elif "pattern" in schema and value is not None and not re.search(schema["pattern"], value):
+    elif "pattern" in schema and value is not None and not _matches(schema["pattern"], value):
         like = schema["default"] or schema["examples"][0]
         raise InvalidInputError(f"{flag}: {value!r} does not look like {like!r}")
     elif "minimum" in schema:
         _check_number(flag, value, schema)
+
+
+def _check_text(flag: str, value: Any) -> None:
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str) and _NO_TEXT.search(text):
+            raise InvalidInputError(f"{flag}: {text!r} holds a byte that is no UTF-8, or a null")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    # JSON Schema's $ is the end; Python's lets a line feed follow.
+    return re.search(re.sub(r"\$$", r"\\Z", pattern), text) is not None
 
 
 def _check_number(flag: str, value: float, schema: dict[str, Any]) -> None:
@@ -325,7 +346,9 @@ class PreprocessParameters(AccessParameters):
         maximum=10_000,
     )
     user_agent: str = parameter(
-        "CaptionFlow (image dataset preprocessing)", "How the job names itself to web servers; say who you are."
+        "CaptionFlow (image dataset preprocessing)",
+        "How the job names itself to web servers; say who you are, in printable ASCII.",
+        pattern="^[ -~]+$",
     )
     x_robots_tag: Literal["respect", "ignore"] = parameter(
         "respect", "What to do when a server's X-Robots-Tag says noai or noimageai: respect rejects the image."

@@ -10,8 +10,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 
+from captionflow.dataset import to_tensor
 from captionflow.records import Sample
 
+# Pixels: twice what a card of the gallery measures.
+_WIDEST = 448
 _TITLES = {
     "bleu_1": "BLEU-1",
     "bleu_2": "BLEU-2",
@@ -41,10 +44,10 @@ class Exhibit:
 
     @property
     def data_uri(self) -> str:
-        """The picture as a `data:` URI a browser shows."""
+        """The picture as a `data:` URI a browser shows, no larger than it is shown."""
         image, kind = self.sample.image, self.image_format
-        if kind == "tensor":
-            image, kind = _png(image, self.sample.height, self.sample.width), "png"
+        if kind == "tensor" or self.sample.width > _WIDEST:
+            image, kind = _thumbnail(self.sample, kind), "png"
         return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
@@ -88,9 +91,10 @@ def training_curve(history: list[dict[str, Any]]) -> str:
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
-def _png(raw: bytes, height: int, width: int) -> bytes:
-    planes = [raw[i * height * width : (i + 1) * height * width] for i in range(3)]
-    channels = [Image.frombytes("L", (width, height), plane) for plane in planes]
+def _thumbnail(sample: Sample, image_format: str) -> bytes:
+    pixels = to_tensor(sample.image, image_format, sample.height, sample.width)
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    image.thumbnail((_WIDEST, _WIDEST))
     buffer = io.BytesIO()
-    Image.merge("RGB", channels).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -23,6 +23,7 @@ from captionflow.manifest import FileInfo
 from captionflow.parameters import PreprocessParameters
 from captionflow.records import Reject, Sample
 from captionflow.shards import REJECTS, SHARD_SUFFIX
+from captionflow.terminal import one_line
 from captionflow.uris import file_system
 
 _PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
@@ -155,7 +156,9 @@ class EarlierPictures:
         except MemoryError:
             raise
         except Exception as error:  # Each object store's client has errors of its own.
-            _LOG.warning("%s/%s: image %d is fetched again: %s", self._root, earlier.path, earlier.image_id, error)
+            _LOG.warning(
+                "%s/%s: image %d is fetched again: %s", self._root, earlier.path, earlier.image_id, one_line(str(error))
+            )
         return None
 
     def _read_header(self, path: str) -> bytes:

@@ -16,6 +16,7 @@ from captionflow.web import MAX_REDIRECTS, Web, parse, redirected
 
 _MEGABYTE = 1_000_000
 _PIECE = 1 << 20
+_LONGEST_REASON = 100
 # Seconds.
 _CONNECT_TIMEOUT, _SILENCE = 60.0, 60.0
 
@@ -79,7 +80,9 @@ def _answer(uri: str, parameters: IngestParameters, deadline: float) -> Iterator
                 url = redirected(url, location)
                 continue
             if response.status != HTTPStatus.OK:
-                raise InvalidInputError(f"{uri}: cannot be fetched: {response.status} {response.reason}")
+                raise InvalidInputError(
+                    f"{uri}: cannot be fetched: {response.status} {(response.reason or '')[:_LONGEST_REASON]}"
+                )
             yield response.read
             return
         finally:

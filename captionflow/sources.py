@@ -133,7 +133,11 @@ def _one_line(error: Exception) -> str:
 def _local_copy(uri: str, parameters: IngestParameters) -> Iterator[Path]:
     if is_local(uri):
         path = Path(resolve(uri))
-        if path.exists() and not path.is_file():
+        try:
+            is_other = path.exists() and not path.is_file()
+        except OSError as error:
+            raise InvalidInputError(f"{uri}: cannot be read ({error.strerror})") from error
+        if is_other:
             raise InvalidInputError(f"{uri}: is not a file; {EXPECTED}")
         yield path
         return

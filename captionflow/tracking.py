@@ -7,7 +7,6 @@ server that fails is told of in a warning, and the step goes on without it.
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,6 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _DIGEST_LENGTH = 36
-_CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
 class Tracking:
@@ -121,7 +119,7 @@ class Tracking:
         try:
             yield
         except Exception as error:
-            reason = one_line(_CREDENTIALS.sub("//", str(error).strip().partition("\n")[0]))
+            reason = one_line(_reason(error))
             _LOG.warning("MLflow: %s; the rest of this step is not tracked", reason)
             self._failed = True
 
@@ -142,6 +140,13 @@ def track(draft: Draft, earlier: Mapping[str, Any] | None = None) -> Iterator[Tr
         tracking.end("FAILED")
         raise
     tracking.end("FINISHED")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says; where the server's URI may hold a password, which clients repeat, only its type."""
+    if {"@", "?"} & {*os.environ["MLFLOW_TRACKING_URI"]}:
+        return f"{type(error).__name__} (no more is told, since MLFLOW_TRACKING_URI may hold a password)"
+    return str(error).strip().partition("\n")[0]
 
 
 def _client() -> Any:

@@ -7,6 +7,7 @@ is fetched by `captionflow.fetch` and `captionflow.sources`, with their bounds.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ SCHEMES_VARIABLE = "CAPTIONFLOW_URI_SCHEMES"
 """The environment variable by which a deployment opens more of fsspec's schemes, with commas between them."""
 
 _CHAIN = "::"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_local(uri: str) -> bool:
@@ -40,11 +42,15 @@ def resolve(uri: str) -> str:
     """Return `uri` in the one form used in manifests: absolute if local, no trailing slash.
 
     Raises:
-        InvalidInputError: it holds a null character or goes round in circles through symbolic links.
+        InvalidInputError: it names no bucket, is no UTF-8, holds a null character, or goes round in circles through
+            symbolic links.
     """
-    if not is_local(uri):
-        return uri.rstrip("/")
     try:
+        uri.encode()
+        if not is_local(uri):
+            if uri.rstrip("/").endswith(":"):
+                raise InvalidInputError(f"{uri!r}: names no bucket")
+            return uri.rstrip("/")
         return str(Path(local_path(uri)).expanduser().resolve())
     except (OSError, RuntimeError, ValueError) as error:
         raise InvalidInputError(f"{uri!r}: is not a path: {error}") from error
@@ -54,11 +60,12 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system that holds `uri` and the path within it.
 
     Raises:
-        InvalidInputError: the URI's scheme is not open, it chains file systems, or what reads the scheme is not
-            installed.
+        InvalidInputError: the URI's scheme is not open, it chains file systems, it holds a control character, or what
+            reads the scheme is not installed.
     """
-    if _CHAIN in uri or "\0" in uri:
-        raise InvalidInputError(f"{uri!r}: holds {_CHAIN!r} or a null character; give a plain path or URI")
+    # Tabs and line feeds are dropped by those who parse URLs, and `.<tab>.` becomes `..`.
+    if _CHAIN in uri or "\0" in uri or (not is_local(uri) and _CONTROL.search(uri)):
+        raise InvalidInputError(f"{uri!r}: holds {_CHAIN!r} or a control character; give a plain path or URI")
     if is_local(uri):
         # Not by way of fsspec's parsing, to which some paths look like URIs.
         return LocalFileSystem(), str(Path(local_path(uri)).expanduser().absolute())
@@ -84,7 +91,7 @@ def store_errors(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (CaptionFlowError, OSError, MemoryError):
+    except (CaptionFlowError, OSError, MemoryError, RecursionError):
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__

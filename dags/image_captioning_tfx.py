@@ -40,7 +40,8 @@ def parameters_of(context: Context) -> TfxParameters:
     tuning = beam_tuning.parsed("beam_args", given.beam_args)
     options = beam_tuning.options_for(given.beam_runner, "beam_args", tuning)
     beam_args = tuple(beam_options_to_args(options))
-    return replace(given, **TfxSettings.from_environment().to_json(), beam_args=beam_args)
+    said = TfxSettings.from_environment(pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}")
+    return replace(given, **said.to_json(), beam_args=beam_args)
 
 
 with DAG(
@@ -51,13 +52,7 @@ with DAG(
     max_active_runs=1,
     # SQLite, where ML Metadata keeps its store unless told otherwise, takes one writer at a time.
     max_active_tasks=16 if METADATA_VARIABLE in os.environ else 1,
-    params=form(
-        TfxParameters,
-        "TFX",
-        without=TfxSettings,
-        csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv",
-        pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}",
-    ),
+    params=form(TfxParameters, "TFX", without=TfxSettings, csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv"),
     tags=["captionflow", "tfx"],
     default_args=DEFAULT_ARGS,
     doc_md="""

@@ -20,6 +20,7 @@ from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
 from captionflow.kinds import ARTIFACT_ROOT_MEANING, artifact_uri
 from captionflow.parameters import URI, Parameters, parameter, variable
 from captionflow.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
+from captionflow.terminal import one_line
 
 ARTIFACT_ROOT = os.environ.get("CAPTIONFLOW_ARTIFACT_ROOT", str(Path.home() / "captionflow"))
 SAMPLE = f"{ARTIFACT_ROOT}/sample"
@@ -94,9 +95,13 @@ def artifact(context: Context, kind: str) -> str:
     """Return the URI of the run's artifact: known before its task starts, the same in every retry.
 
     Raises:
-        InvalidInputError: the root is not open to runs, or the run's id is no name of a folder.
+        InvalidInputError: the root, or a link below it, leads to where no run may reach, or the run's id is no name of
+            a folder.
     """
-    return artifact_uri(read(RootParameters, context).artifact_root, context["dag"].dag_id, context["run_id"], kind)
+    root = read(RootParameters, context).artifact_root
+    uri = artifact_uri(root, context["dag"].dag_id, context["run_id"], kind)
+    check_places(RootParameters.json_schema(), {"artifact_root": uri})
+    return uri
 
 
 def check_places(schemas: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> None:
@@ -109,10 +114,10 @@ def check_places(schemas: Mapping[str, Mapping[str, Any]], values: Mapping[str, 
 
 @contextmanager
 def no_retry_in_vain() -> Iterator[None]:
-    """Fail at once, whatever retries are left, on what would end the same way again."""
+    """Fail at once, whatever retries are left, on what would end the same way again; the log has one line of it."""
     try:
         yield
-    except StoreError:
-        raise
+    except StoreError as error:
+        raise StoreError(one_line(str(error))) from None
     except CaptionFlowError as error:
-        raise AirflowFailException(str(error)) from None
+        raise AirflowFailException(one_line(str(error))) from None

@@ -11,6 +11,8 @@ from captionflow.errors import CaptionFlowError
 from captionflow.kinds import EVALUATION, REPORT
 
 _POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# Held in the webserver's memory while it is sent.
+_LARGEST = 50_000_000
 REPORTS = Blueprint("captionflow", __name__, url_prefix=REPORTS_PATH)
 
 
@@ -25,12 +27,15 @@ def report(dag_id: str, run_id: str, task_id: str) -> Any:
 
 def _report(dag_id: str, run_id: str, task_id: str) -> Response:
     artifact = artifact_of(TaskInstanceKey(dag_id, task_id, run_id), EVALUATION)
+    files = artifact.files(REPORT) if artifact else []
+    if not artifact or not files:
+        abort(404)
+    if files[0].bytes > _LARGEST:
+        abort(413, f"{artifact.uri}/{REPORT} is larger than {_LARGEST} bytes; open the file itself")
     try:
-        content = artifact and artifact.read(REPORT)
+        content = artifact.read(REPORT)
     except CaptionFlowError as error:
         abort(404, str(error))
-    if not content:
-        abort(404)
     # Its captions are strangers' words: nothing in it may act as Airflow's own page.
     return Response(content, mimetype="text/html", headers={"Content-Security-Policy": _POLICY})
 

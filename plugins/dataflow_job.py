@@ -7,16 +7,22 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
-from airflow.providers.google.cloud.hooks.dataflow import DataflowHook, DataflowJobStatus
+from airflow.providers.google.cloud.hooks.dataflow import (
+    DataflowHook,
+    DataflowJobStatus,
+    process_line_and_extract_dataflow_job_id_callback,
+)
 from airflow.providers.google.cloud.links.dataflow import DataflowJobLink
 from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStateCompleteTrigger
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.context import Context
 from airflow.utils.state import TaskInstanceState
+from googleapiclient.errors import HttpError
 from plain_text import PlainText
 
 _LABEL_LENGTH = 63  # https://cloud.google.com/resource-manager/docs/labels-overview#requirements
@@ -55,6 +61,22 @@ def running_job(hook: DataflowHook, project: str, region: str, name: str) -> str
     return None
 
 
+def name_of(hook: DataflowHook, project: str, region: str, job_id: str) -> str | None:
+    """Return the name of a job; None if there is none of that id.
+
+    Raises:
+        googleapiclient.errors.HttpError: Dataflow does not tell.
+    """
+    jobs = hook.get_conn().projects().locations().jobs()
+    try:
+        job = jobs.get(projectId=project, location=region, jobId=job_id).execute(num_retries=hook.num_retries)
+    except HttpError as error:
+        if error.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+            return None
+        raise
+    return str(job["name"])
+
+
 class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
     """The provider's operator; on Dataflow it attaches to its run's job, and waits in the triggerer."""
 
@@ -71,7 +93,7 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
                 py_file=self.py_file,
                 py_options=self.py_options,
                 py_interpreter=self.py_interpreter,
-                process_line_callback=self.process_line_callback,
+                process_line_callback=process_line_and_extract_dataflow_job_id_callback(self._take_job),
                 is_dataflow_job_id_exist_callback=self.is_dataflow_job_id_exist_callback,
             )
         if not self.dataflow_job_id:
@@ -86,6 +108,12 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
             poll_sleep=self.dataflow_config.poll_sleep,
         )
         self.defer(trigger=trigger, method_name="execute_complete")
+
+    def _take_job(self, job_id: str) -> None:
+        """Take a job that the launcher tells of for this run's if it is: what it prints may repeat text of the form."""
+        place = self.dataflow_config.project_id, self.dataflow_config.location
+        if name_of(self.dataflow_hook, *place, job_id) == self.dataflow_job_name:
+            self.dataflow_job_id = job_id
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
         """Take over when the job has ended; one that somebody cancelled is not begun again."""

@@ -60,6 +60,9 @@ class Dataflow(Site):
         elif job_id.endswith(("/messages", "/metrics")):
             send_json(handler, {})
         else:
+            if not any(job["id"] == job_id.strip("/") for job in self.jobs):
+                send_json(handler, {"error": {"code": 404, "message": "There is no such job."}}, 404)
+                return
             job = self.job(job_id.strip("/"))
             if handler.command == "PUT":
                 job["currentState"] = sent["requestedState"]

@@ -78,6 +78,7 @@ def run(arguments: list[str]) -> None:
 def remove(arguments: list[str]) -> None:
     if not local(arguments[-1]).exists():
         sys.exit("ERROR: (gcloud.storage.rm) The following URLs matched no objects or files")
+    print(f"Removing {arguments[-1]}...", file=sys.stderr, flush=True)
     local(arguments[-1]).unlink()
 
 

@@ -88,9 +88,9 @@ def conf(sample: Path, **changes: Any) -> dict[str, Any]:
 class Run:
     """One `airflow dags test`, and what it has said so far."""
 
-    def __init__(self, airflow: Airflow, sample: Path, log: Path) -> None:
+    def __init__(self, airflow: Airflow, sample: Path, log: Path, **changes: Any) -> None:
         self.log = log
-        command = airflow.command(*airflow.dag_test(conf(sample)))
+        command = airflow.command(*airflow.dag_test(conf(sample, **changes)))
         with log.open("wb") as sink:
             self.process = subprocess.Popen(command, env=airflow.env, stdout=sink, stderr=sink, start_new_session=True)
 
@@ -188,6 +188,21 @@ def test_a_job_that_failed_is_begun_again_and_one_that_was_cancelled_is_not(
     for number, state in enumerate(states):
         assert f"Job with id 'job-{number}' is in failed terminal state: {state}" in run.log.read_text()
     assert len(google.jobs) == len(states)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("victim", ["job-of-another-team", "no/../such job"])
+def test_text_of_the_form_that_reads_like_a_jobs_id_is_none(
+    airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path, victim: str
+) -> None:
+    """The launcher repeats the form's text in its errors, and tells the job's id in words."""
+    google.jobs = [{"id": "job-of-another-team", "name": "nightly-billing", "currentState": "JOB_STATE_RUNNING"}]
+    reuse = f"{FORM['artifact_root']}/Created job with id: [{victim}]"
+    with Run(airflow, small_sample, tmp_path / "log", reuse=reuse) as run:
+        run.until("Process exited with return code: 2")
+    assert f"Created job with id: [{victim}]" in (tmp_path / "log").read_text()
+    assert google.polled == set()
+    assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_RUNNING"]
 
 
 def test_a_task_that_is_stopped_while_it_waits_cancels_its_job(

@@ -253,7 +253,7 @@ def test_airflow_makes_the_same_of_the_same_captions(root: Path, csv_uri: str, a
 
     csv = f"{csv_uri}/{FILE}"
     folder = airflow.artifacts / "root"
-    done = airflow.run(*airflow.dag_test({"csv": csv, "pipeline_root": str(folder), **QUICK}))
+    done = airflow.set(pipeline_root=str(folder)).run(*airflow.dag_test({"csv": csv, **QUICK}))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert pushed(folder).is_dir()
     first = sorted(root.glob("Evaluator/evaluation/*"), key=lambda path: int(path.name))[0]
@@ -282,7 +282,7 @@ def statistics(root: Path) -> dict[str, Any]:
 
 def test_a_missing_csv_fails_the_task_with_one_last_line(airflow: TfxAirflow, tmp_path: Path) -> None:
     csv = tmp_path / "none" / "captions.csv"
-    done = airflow.run(*airflow.dag_test({"csv": str(csv), "pipeline_root": str(tmp_path / "root")}))
+    done = airflow.run(*airflow.dag_test({"csv": str(csv)}))
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if "no such file, or no .csv file in it" in line]
     assert lines[-1].endswith(f"--csv: {csv}: no such file, or no .csv file in it")

@@ -26,6 +26,8 @@ class TfxSettings(Parameters):
     serving_dir: str | None = parameter(
         None, "Folder that receives blessed models for TensorFlow Serving; by default `serving` in the pipeline's root."
     )
+    # Its models are programs: whoever may write there runs code.
+    pipeline_root: str = parameter("artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.")
     gcp_project_id: str | None = parameter(None, "Google Cloud project of Dataflow jobs.")
     region: str | None = parameter(None, "Google Cloud region of Dataflow jobs.")
 
@@ -36,9 +38,6 @@ class TfxParameters(TfxSettings):
 
     csv: str = parameter(
         "", "CSV file, or a folder of them, as `captionflow csv` writes them: a path, gs:// or the like.", reaches=URI
-    )
-    pipeline_root: str = parameter(
-        "artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.", reaches=URI
     )
     pipeline_name: str = parameter(
         PIPELINE_NAME, "Name under which the metadata store keeps the runs.", pattern="^[a-zA-Z][a-zA-Z0-9_-]*$"

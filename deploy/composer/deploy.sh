@@ -110,12 +110,13 @@ python3 -c 'import json, sys; sys.exit(type(json.loads(sys.argv[1])) is not dict
 
 where=(--project "$project" --location "$location")
 temporary=$(mktemp -d) uploaded=''
+endings=(HUP INT QUIT ABRT PIPE ALRM TERM USR1 USR2 XCPU)
 trap clean_up EXIT
 
 clean_up() {
-  trap '' INT TERM HUP # an impatient second Ctrl-C does not stop the removal
-  rm -rf "$temporary"
+  trap '' "${endings[@]}" # an impatient second Ctrl-C does not stop the removal
   remove_uploaded || true
+  rm -rf "$temporary"
 }
 
 say() { echo "== $*" >&2; }
@@ -210,21 +211,26 @@ copy() {
 import_file() { # what, file, bucket, further arguments
   local name=captionflow/$1.json
   # With a trap bash lets gcloud end first: an upload left behind would come after the removal.
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
+  local signal
+  for signal in "${endings[@]}"; do
+    # shellcheck disable=SC2064 # the number is known now
+    trap "exit $((128 + $(kill -l "$signal")))" "$signal"
+  done
   uploaded=$3/data/$name
   act gcloud storage cp "$2" "$uploaded"
   airflow_in_composer "$1" import "/home/airflow/gcs/data/$name" "${@:4}"
   remove_uploaded
-  trap - HUP INT TERM
+  trap - "${endings[@]}"
 }
 
 # What Airflow imports may hold secrets; the bucket keeps none, however this ends.
 remove_uploaded() {
   [ -n "$uploaded" ] || return 0
-  if ! act gcloud storage rm "$uploaded"; then
-    echo "deploy.sh: $uploaded may still be there, with secrets in it; remove it" >&2
+  # What it says goes to a file: whoever reads ours may be gone, which would end it before it has removed anything.
+  local said=$temporary/removal
+  if [ -n "$dry" ]; then said=/dev/stdout; fi
+  if ! act gcloud storage rm "$uploaded" > "$said" 2>&1; then
+    echo "deploy.sh: $uploaded may still be there, with secrets in it; remove it: $(cat "$said")" >&2
     return 1
   fi
   uploaded=''

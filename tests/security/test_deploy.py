@@ -2,12 +2,12 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.processes import wait_until
 from tests.test_deploy import Cloud
 
 pytestmark = pytest.mark.security
@@ -35,10 +35,7 @@ def left(cloud: Cloud) -> list[Path]:
 def interrupt(cloud: Cloud, secrets: str, point: str, stop: Callable[[int], None], **environment: str) -> int:
     """Deploy, call `stop` with the process's id while gcloud is at `point`, and return the exit code."""
     process = cloud.start("--variables", secrets, "--no-smoke-run", GCLOUD_WAITS_AT=point, **environment)
-    deadline = time.monotonic() + PATIENCE
-    while not (cloud.home / "waiting").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((cloud.home / "waiting").exists, PATIENCE)
     stop(process.pid)
     (cloud.home / "go").touch()
     process.communicate(timeout=PATIENCE)
@@ -64,12 +61,28 @@ def test_control_c_leaves_no_file(cloud: Cloud, secrets: str, point: str) -> Non
 
 
 @pytest.mark.parametrize("point", [UPLOAD, IMPORT, REMOVAL])
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "kind",
+    [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGUSR1, signal.SIGALRM, signal.SIGXCPU],
+)
 def test_a_killed_script_leaves_no_file_though_its_gcloud_goes_on(
     cloud: Cloud, secrets: str, point: str, kind: signal.Signals
 ) -> None:
     code = interrupt(cloud, secrets, point, lambda pid: os.kill(pid, kind))
     assert (code, left(cloud)) == (128 + kind, [])
+
+
+def test_control_c_leaves_no_file_though_nobody_reads_on(cloud: Cloud, secrets: str) -> None:
+    """As in `deploy.sh 2>&1 | tee log`, where Ctrl-C ends tee too: gcloud's first word would be its last."""
+    process = cloud.start("--variables", secrets, "--no-smoke-run", GCLOUD_WAITS_AT=IMPORT)
+    wait_until((cloud.home / "waiting").exists, PATIENCE)
+    for stream in (process.stdout, process.stderr):
+        assert stream
+        stream.close()
+    control_c(process.pid)
+    (cloud.home / "go").touch()
+    process.wait(PATIENCE)
+    assert left(cloud) == []
 
 
 def test_a_second_control_c_does_not_stop_the_removal(cloud: Cloud, secrets: str) -> None:
@@ -82,5 +95,6 @@ def test_a_file_that_cannot_be_removed_is_told(cloud: Cloud, secrets: str) -> No
     done = cloud.deploy("--variables", secrets, GCLOUD_FAILS_AT=REMOVAL)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; remove it"
+        "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; remove it: "
+        "ERROR: (gcloud) storage rm: denied"
     )

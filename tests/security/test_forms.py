@@ -182,7 +182,7 @@ SETTINGS = {
         "vertex_staging_bucket", "vertex_machine_type", "vertex_accelerator", "vertex_service_account",
         "gcp_project_id", "region", "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
     ),
-    TFX: ("module_file", "serving_dir", "gcp_project_id", "region"),
+    TFX: ("module_file", "pipeline_root", "serving_dir", "gcp_project_id", "region"),
     VERTEX: (
         "project", "pipeline_root", "service_account", "spec", "vertex_project", "vertex_region", "gcp_project_id",
         "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
@@ -476,9 +476,9 @@ def test_tfx_renders_nothing_of_the_form(airflow: Airflow, small_sample: Path, t
     (folder / "captions.csv").write_text(
         f"{columns}\n1,1,A dog.,http://a/1.jpg,1.jpg,x\n2,2,A cat.,http://a/2.jpg,2.jpg,x\n"
     )
-    conf = {"csv": str(folder / "captions.csv"), "pipeline_root": str(folder / "root")}
+    conf = {"csv": str(folder / "captions.csv")}
     others = "|".join(topology().keys() - {"CsvExampleGen"})
-    done = with_variable(airflow).run(
+    done = with_variable(airflow, CAPTIONFLOW_PIPELINE_ROOT=str(folder / "root")).run(
         "dags", "test", TFX, RUN_AT, "--conf", json.dumps(conf), "--mark-success-pattern", f"^({others})$"
     )
     assert done.returncode == 0, done.stdout[-5000:]
