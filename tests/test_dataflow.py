@@ -191,7 +191,7 @@ def test_a_job_that_failed_is_begun_again_and_one_that_was_cancelled_is_not(
 
 
 @pytest.mark.security
-@pytest.mark.parametrize("victim", ["job-of-another-team", "no/../such job"])
+@pytest.mark.parametrize("victim", ["job-of-another-team", "no/such/job"])
 def test_text_of_the_form_that_reads_like_a_jobs_id_is_none(
     airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path, victim: str
 ) -> None:
