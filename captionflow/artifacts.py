@@ -35,6 +35,8 @@ class _CheckingReader(io.RawIOBase):
             raise _changed(self._uri, self._expected.path)
         self._digest.update(memoryview(buffer)[:size])
         self._bytes += size
+        if self._bytes > self._expected.bytes:  # It may have no end.
+            raise _changed(self._uri, self._expected.path)
         return size
 
 
@@ -92,9 +94,14 @@ class Artifact:
         fs, root = file_system(self.uri)
         try:
             with store_errors(self.uri):
+                # What is no file, a pipe for one, may keep its reader waiting for ever.
+                if fs.info(f"{root}/{name}")["type"] != "file":
+                    raise _changed(self.uri, name)
                 file = fs.open(f"{root}/{name}", "rb")
         except FileNotFoundError as error:
             raise InvalidInputError(f"{self.uri}/{name}: is missing; make the artifact again") from error
+        except OSError as error:
+            raise InvalidInputError(f"{self.uri}/{name}: cannot be read: {error}") from error
         with file:
             yield io.BufferedReader(_CheckingReader(self.uri, expected, file), _CHUNK) if check else file
 

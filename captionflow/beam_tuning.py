@@ -37,6 +37,8 @@ TUNING = (
 
 _RUNNERS = BeamParameters.json_schema()["beam_runner"]["enum"]
 _LARGEST = 1_000_000
+# Processes of the worker that Airflow's other tasks share.
+_LARGEST_HERE = 256
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -77,9 +79,10 @@ def _checked(field: str, name: str, value: Any) -> str:
         raise InvalidInputError(
             f"{field}: {name}: a run may give only {', '.join(TUNING)}; the deployment gives others in {VARIABLE}"
         )
-    is_number = isinstance(value, (int, float)) and 0 <= value <= _LARGEST
+    largest = _LARGEST_HERE if plain == "direct_num_workers" else _LARGEST
+    is_number = isinstance(value, (int, float)) and 0 <= value <= largest
     if not is_number and not (isinstance(value, str) and _WORD.fullmatch(value)):
-        raise InvalidInputError(f"{field}: {name}: is no number from 0 to {_LARGEST}, no boolean and no plain word")
+        raise InvalidInputError(f"{field}: {name}: is no number from 0 to {largest}, no boolean and no plain word")
     return plain
 
 

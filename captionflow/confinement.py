@@ -35,12 +35,13 @@ def bare_environment() -> dict[str, str]:
 
 
 def limit_memory(size: int) -> None:
-    """Allow this process `size` bytes beyond what it has mapped by now, where the system can tell."""
+    """Allow this process `size` bytes beyond what it has mapped by now, where the system can tell, and no file."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + size, mapped + size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+        resource.setrlimit(limit, (0, 0))
 
 
 def give_up_all_but_decoding() -> str:

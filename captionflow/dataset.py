@@ -100,8 +100,12 @@ class Collate:
         self._vocabulary, self._format, self._max_length = vocabulary, image_format, max_length
 
     def __call__(self, samples: list[Sample]) -> Batch:
-        """Stack pictures of one size and pad their captions."""
-        images = torch.stack([to_tensor(s.image, self._format, s.height, s.width) for s in samples])
+        """Stack pictures of one size and pad their captions.
+
+        Raises:
+            InvalidInputError: a picture cannot be decoded.
+        """
+        images = torch.stack([self._picture(sample) for sample in samples])
         encoded = [[self._vocabulary.encode(c.text, self._max_length) for c in s.captions] for s in samples]
         captions = max(len(ids) for ids in encoded)
         length = max(len(ids) for per_image in encoded for ids in per_image)
@@ -110,6 +114,14 @@ class Collate:
             for j, ids in enumerate(per_image):
                 tokens[i, j, : len(ids)] = torch.tensor(ids)
         return Batch(images, tokens.flatten(0, 1), samples)
+
+    def _picture(self, sample: Sample) -> torch.Tensor:
+        try:
+            return to_tensor(sample.image, self._format, sample.height, sample.width)
+        except Exception as error:  # Pillow raises anything on broken files.
+            raise InvalidInputError(
+                f"the stored picture of image {sample.image_id} cannot be decoded; preprocess again"
+            ) from error
 
 
 def loader(samples: Samples, collate: Collate, batch_size: int, workers: int = 0) -> DataLoader[Batch]:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -27,6 +28,8 @@ from captionflow.manifest import MANIFEST, FileInfo, Manifest, Parent
 from captionflow.uris import file_system, resolve, store_errors
 
 _DRAFT = "manifest.partial.json"
+# Seconds.
+_LOCK_SECONDS, _LOCK_PAUSE = 60.0, 0.02
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,7 +63,8 @@ class HashingWriter(io.RawIOBase):
 
 
 @contextmanager
-def _full_disk_in_one_line(uri: str) -> Iterator[None]:
+def full_disk_in_one_line(uri: str) -> Iterator[None]:
+    """Raise StepFailedError when the disk gets full that `uri` is on."""
     try:
         yield
     except OSError as error:
@@ -109,6 +113,16 @@ class Draft:
         except FileNotFoundError:
             return None
 
+    def holds(self, file: FileInfo) -> bool:
+        """Whether a file of the draft is there, of the size and with the content that `file` tells."""
+        fs, root = file_system(self.uri)
+        try:
+            with fs.open(f"{root}/{file.path}", "rb") as content:
+                size: int = fs.size(f"{root}/{file.path}")
+                return size == file.bytes and hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+        except OSError:
+            return False
+
     def remove(self, name: str) -> None:
         """Remove a file or a folder of the draft, if it is there."""
         with self._owned():
@@ -152,7 +166,7 @@ class Draft:
         fs, root = file_system(self.uri)
         path, scratch = f"{root}/{name}", f"{root}/{name}.{uuid.uuid4().hex}.tmp"
         try:
-            with _full_disk_in_one_line(f"{self.uri}/{name}"):
+            with full_disk_in_one_line(f"{self.uri}/{name}"):
                 fs.makedirs(fs._parent(path), exist_ok=True)
                 with fs.open(scratch, "wb") as file:
                     writer = HashingWriter(name, file)
@@ -243,6 +257,7 @@ def _prepare(draft: Draft, resume: bool) -> None:
     if resume and _identity(_parsed(unfinished)) == _identity(mark):
         draft._write(_DRAFT, json.dumps(mark).encode())
         draft._remove(MANIFEST)
+        _unlink_links(draft.uri, keep=set())
         return
     # First the mark that this is ours and unfinished: killed at any point below, the next attempt knows it.
     draft._write(_DRAFT, json.dumps({"kind": draft.kind, "token": draft.token}).encode())
@@ -284,20 +299,39 @@ def _locked(uri: str) -> Iterator[None]:
         return
     folder = os.open(root, os.O_RDONLY)
     try:
-        with suppress(OSError):  # Some network file systems have no locks.
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        _lock(folder, uri)
         yield
     finally:
         os.close(folder)
 
 
-def _sweep(uri: str, keep: set[str]) -> None:
+def _lock(folder: int, uri: str) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            # Ours are held for moments; but whoever may read the folder may hold one for ever.
+            if time.monotonic() > deadline:
+                raise StepFailedError(f"{uri}: another process keeps it locked; end that one or wait for it") from error
+            time.sleep(_LOCK_PAUSE)
+        except OSError:  # Some network file systems have no locks.
+            return None
+
+
+def _unlink_links(uri: str, keep: set[str]) -> None:
+    """Remove symbolic links: what they lead to is none of ours."""
     fs, root = file_system(uri)
-    kept = {f"{root}/{name}" for name in keep}
     if isinstance(fs, LocalFileSystem):
         for path in Path(root).rglob("*"):
-            if path.is_symlink() and str(path) not in kept:  # What it leads to is none of ours.
+            if path.is_symlink() and str(path.relative_to(root)) not in keep:
                 path.unlink()
+
+
+def _sweep(uri: str, keep: set[str]) -> None:
+    _unlink_links(uri, keep)
+    fs, root = file_system(uri)
+    kept = {f"{root}/{name}" for name in keep}
     for path in fs.find(root, withdirs=True):
         inside = any(name == path or name.startswith(f"{path}/") for name in kept)
         if path != root and not inside and fs.exists(path):

@@ -245,7 +245,7 @@ class Fetcher:
             return self._read_up(partial(response.read, decode_content=False), length, held)
         except HTTPTimeoutError as error:
             raise FetchError("timeout", "the body came too slowly", retryable=True) from error
-        except HTTPError as error:
+        except (HTTPError, ValueError) as error:  # a chunk's size may be negative
             raise FetchError("body_broke_off", str(error), retryable=True) from error
 
     def _read_up(self, read: Callable[[int], bytes], length: int | None, held: ExitStack) -> bytes:
@@ -274,6 +274,8 @@ class Fetcher:
                 unpacked += decoder.decompress(decoder.unconsumed_tail, limit - _LARGE)
         except zlib.error as error:
             raise FetchError("corrupt_encoding", str(error)) from error
+        if not decoder.eof and len(unpacked) < limit:
+            raise FetchError("corrupt_encoding", "it breaks off")
         return unpacked
 
     def _bounded(self, data: bytes) -> bytes:

@@ -13,6 +13,7 @@ from captionflow.parameters import PreprocessParameters
 
 # Only these decoders: others (EPS, for one) start programs or have no place in an image dataset.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+_BEGINNINGS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _BACKGROUND = (255, 255, 255)
 _MEGAPIXEL = 1_000_000
 # Broken metadata is the web's daily bread and not worth a line in the log each.
@@ -34,6 +35,10 @@ _TURNS = {
 Box = tuple[float, float, float, float]
 
 
+REASONS = ("not_an_image", "markup", "too_many_pixels", "truncated_image", "corrupt_image", "decode_out_of_memory")
+"""Why decoding may fail."""
+
+
 class ImageError(Exception):
     """The bytes are no picture we can use. `reason` is a short name."""
 
@@ -49,6 +54,13 @@ class StoredImage:
     data: bytes
     height: int
     width: int
+
+
+def is_stored_form(data: bytes, parameters: PreprocessParameters) -> bool:
+    """Whether `data` begins, or for a tensor is as long, as what `encode` makes."""
+    if parameters.image_format == "tensor":
+        return len(data) == 3 * parameters.image_size**2
+    return data.startswith(_BEGINNINGS[parameters.image_format])
 
 
 def load_decoders() -> None:

@@ -11,20 +11,22 @@ from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import INGESTED
 from captionflow.parameters import IngestParameters
-from captionflow.records import CAPTIONS, TEXTS, ImageCaption, Reject, to_json_line
+from captionflow.records import CAPTIONS, TEXTS, ImageCaption, Reject, to_json_line, unforeseeable
 from captionflow.sources import STAGE, Source, open_source
 from captionflow.uris import resolve
 
 _REJECTS = "rejects.jsonl"
 _MAX_BYTES_OF_A_CHARACTER = 4
 _LONGEST_DETAIL = 500
+_FREE_REJECT_BYTES = 64 << 20
+_REJECT_BYTES_PER_BYTE = 20
 
 
 def ingest(output: str, parameters: IngestParameters) -> str:
     """Read all sources, in order, and commit the artifact at `output`; returns its URI.
 
     Counts in the manifest: `captions` read, kept and rejected (read = kept + rejected), distinct
-    `images` kept, and `rejected` by reason.
+    `images` kept, and `rejected` by reason; `rejects_not_written` if there were so many that the file holds not all.
 
     Raises:
         InvalidInputError: no source is given, or one cannot be read.
@@ -33,27 +35,43 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     roots = _image_roots(parameters)
     with ExitStack() as stack:
         sources = [stack.enter_context(open_source(uri, parameters)) for uri in parameters.sources]
+        _check_apart(sources, resolve(output))
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
-        read, rejected = 0, Counter[str]()
-        images: set[int] = set()
+        read, rejected, images = 0, Counter[str](), set[bytes]()
+        room, left_out = _reject_bytes(sources), 0
         with draft.output(CAPTIONS) as kept, draft.output(_REJECTS) as dropped:
-            rows = _short(_read_all(sources, parameters.url_field, roots), parameters.max_text_bytes)
+            rows = _short(_read_all(sources, parameters, roots), parameters.max_text_bytes)
             rows = _consistent(rows, parameters.max_captions)
             for record in tqdm(rows, "ingest", unit=" captions", disable=None):
                 read += 1
                 if isinstance(record, Reject):
                     rejected[record.reason] += 1
-                    dropped.write(to_json_line(record))
+                    line = to_json_line(record)
+                    if len(line) > room:
+                        left_out += 1
+                        continue
+                    room -= dropped.write(line)
                 else:
-                    images.add(record.image_id)
+                    images.add(unforeseeable(record.image_id))
                     kept.write(to_json_line(record))
         _check_rejects(read, rejected, parameters.max_reject_ratio, f"{draft.uri}/{_REJECTS}")
         captions = {"in": read, "out": read - rejected.total(), "rejected": rejected.total()}
-        draft.commit(
-            [kept.info, dropped.info],
-            counts={"captions": captions, "images": len(images), "rejected": dict(sorted(rejected.items()))},
-        )
+        counts = {"captions": captions, "images": len(images), "rejected": dict(sorted(rejected.items()))}
+        # Counted all the same.
+        unwritten = {"rejects_not_written": left_out} if left_out else {}
+        draft.commit([kept.info, dropped.info], counts={**counts, **unwritten})
     return draft.uri
+
+
+def _check_apart(sources: list[Source], output: str) -> None:
+    for source in sources:
+        if source.uri == output or source.uri.startswith(f"{output}/"):
+            raise InvalidInputError(f"--output: {output} holds the source {source.uri}; choose another folder")
+
+
+def _reject_bytes(sources: list[Source]) -> int:
+    """Return how long the file of rejects may get: of two bytes that unpack to many rows it would be endless."""
+    return _FREE_REJECT_BYTES + _REJECT_BYTES_PER_BYTE * sum(source.path.stat().st_size for source in sources)
 
 
 def _image_roots(parameters: IngestParameters) -> list[str | None]:
@@ -68,9 +86,11 @@ def _image_roots(parameters: IngestParameters) -> list[str | None]:
     return resolved if len(resolved) == len(sources) else resolved * len(sources)
 
 
-def _read_all(sources: list[Source], url_field: str, roots: list[str | None]) -> Iterator[ImageCaption | Reject]:
+def _read_all(
+    sources: list[Source], parameters: IngestParameters, roots: list[str | None]
+) -> Iterator[ImageCaption | Reject]:
     for source, root in zip(sources, roots, strict=True):
-        yield from source.read(url_field, root)
+        yield from source.read(parameters, root)
 
 
 def _short(records: Iterator[ImageCaption | Reject], max_bytes: int) -> Iterator[ImageCaption | Reject]:
@@ -101,25 +121,23 @@ def _consistent(records: Iterator[ImageCaption | Reject], max_captions: int) -> 
     An image's URL, name and licence are repeated in each of its captions, and a batch of the training is as wide as the
     image with the most of them.
     """
-    seen: set[int] = set()
-    url_hashes: dict[int, int] = {}
-    counts = Counter[int]()
+    seen, url_hashes, counts = set[bytes](), dict[bytes, int](), Counter[bytes]()
     for record in records:
         if isinstance(record, ImageCaption):
-            url_hash = hash(record.image_url)
-            if record.id in seen:
+            id_, image_id, url_hash = unforeseeable(record.id), unforeseeable(record.image_id), hash(record.image_url)
+            if id_ in seen:
                 yield Reject.of(record, STAGE, "duplicate_id", f"an earlier caption has the id {record.id}")
                 continue
-            if url_hashes.setdefault(record.image_id, url_hash) != url_hash:
+            if url_hashes.setdefault(image_id, url_hash) != url_hash:
                 detail = f"an earlier caption has another URL for image {record.image_id}"
                 yield Reject.of(record, STAGE, "conflicting_image", detail)
                 continue
-            if counts[record.image_id] == max_captions:
+            if counts[image_id] == max_captions:
                 detail = f"image {record.image_id} has more than {max_captions} captions (--max-captions)"
                 yield Reject(STAGE, "too_many_captions", detail, record.id, record.image_id)
                 continue
-            counts[record.image_id] += 1
-            seen.add(record.id)
+            counts[image_id] += 1
+            seen.add(id_)
         yield record
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captionflow.artifacts import Artifact, open_artifact
-from captionflow.errors import InvalidInputError
+from captionflow.errors import InvalidInputError, StoreError
 from captionflow.manifest import Parent
 from captionflow.terminal import one_line
 
@@ -63,6 +63,8 @@ def _node(recorded: Parent, shown: set[str], depth: int) -> Node:
         artifact = open_artifact(recorded.uri)
     except InvalidInputError:
         return Node(recorded, None, "no longer there", ())
+    except StoreError:
+        return Node(recorded, None, "cannot be reached", ())
     if artifact.manifest.sha256 != recorded.sha256:
         return Node(recorded, artifact, "changed since it was used", ())
     return Node(recorded, artifact, "", tuple(_node(parent, shown, depth + 1) for parent in artifact.manifest.parents))

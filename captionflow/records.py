@@ -11,6 +11,11 @@ CAPTIONS = "captions.jsonl"
 INT64 = range(-(2**63), 2**63)
 
 
+def unforeseeable(id_: int) -> bytes:
+    """Return a key for an id whose hash nobody can foresee: integers can be chosen to collide in a dict or a set."""
+    return id_.to_bytes(8, "little", signed=True)
+
+
 class RecordError(ValueError):
     """A row that is no ImageCaption. `reason` is a short name, the message says which field."""
 

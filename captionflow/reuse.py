@@ -9,6 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
@@ -27,8 +28,6 @@ from captionflow.terminal import one_line
 from captionflow.uris import file_system
 
 _PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
-# What reading a file that was cut or changed may raise.
-_UNREADABLE = (OSError, ValueError, EOFError, IndexError, KeyError, TypeError)
 # A reject stands only while the rules by which it was made do.
 _RULES = (
     "allow_url_prefix",
@@ -94,14 +93,12 @@ def index(uri: str, file: FileInfo) -> list[Earlier]:
     A file that is not as its manifest says is passed over, so that its images are fetched.
     """
     fs, root = file_system(uri)
-    try:
-        with fs.open(f"{root}/{file.path}", "rb") as source:
-            reader = _HashingReader(source)
-            found = list(_earlier(reader, file.path))
+    # What was cut or changed makes its readers raise anything.
+    with suppress(Exception), fs.open(f"{root}/{file.path}", "rb") as source:
+        reader = _HashingReader(source)
+        found = list(_earlier(reader, file.path))
         if reader.sha256 == file.sha256:
             return found
-    except _UNREADABLE:
-        pass
     _LOG.warning("%s/%s differs from its manifest; its images are fetched again", uri, file.path)
     return []
 

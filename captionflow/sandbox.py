@@ -11,6 +11,7 @@ A picture goes in and comes out through memory shared with that process; its std
 there, its stdout when it is done.
 """
 
+import fcntl
 import json
 import logging
 import mmap
@@ -28,13 +29,14 @@ from itertools import cycle
 from typing import IO
 
 from captionflow.confinement import bare_environment, give_up_all_but_decoding, limit_memory
-from captionflow.images import ImageError, StoredImage, load_decoders, process
+from captionflow.images import REASONS, ImageError, StoredImage, is_stored_form, load_decoders, process
 from captionflow.parameters import PreprocessParameters
 
 _GREETING = struct.Struct("256p")  # why the kernel does not refuse what decoding does not need, if so
 _REQUEST = struct.Struct("<?Q")  # slot of the shared memory; bytes of the picture
 _ANSWER = struct.Struct("<?Q")  # stored?, bytes of the picture or of the reason
 _TIMEOUT = "decode_timeout"
+_LONGEST_REASON = 500
 # Seconds of the clock that a decoder may take for one of CPU time; after that it is asleep, not busy.
 _CLOCK_SECONDS = 20
 MEGABYTE = 1_000_000
@@ -120,6 +122,7 @@ class _Decoder:
         self._is_new = True
         with _shared_file() as shared:
             shared.truncate(2 * _slot_bytes(parameters))
+            _keep_size(shared)
             self._memory = mmap.mmap(shared.fileno(), 0)
             # -P: what is imported comes from sys.path alone, which is in the environment.
             self._process = subprocess.Popen(
@@ -156,10 +159,14 @@ class _Decoder:
                 )
         is_stored, length = _ANSWER.unpack(self._read(_ANSWER.size))
         begin = slot * _slot_bytes(self._parameters)
-        content = self._memory[begin : begin + min(length, _slot_bytes(self._parameters))]
+        longest = _slot_bytes(self._parameters) if is_stored else _LONGEST_REASON
+        content = self._memory[begin : begin + min(length, longest)]
         if not is_stored:
             reason, _, detail = content.decode(errors="replace").partition("\n")
-            raise ImageError(reason, detail)
+            if reason in REASONS:
+                raise ImageError(reason, detail)
+        if not is_stored or not is_stored_form(content, self._parameters):
+            raise ImageError("decoder_crashed", "the decoder's answer is none")
         return StoredImage(content, self._parameters.image_size, self._parameters.image_size)
 
     def _read(self, size: int) -> bytes:
@@ -187,8 +194,14 @@ class _Decoder:
 def _shared_file() -> IO[bytes]:
     """Return a file without a name, in memory where the system knows such."""
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("captionflow-picture"), "r+b")
+        return os.fdopen(os.memfd_create("captionflow-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
     return tempfile.TemporaryFile()
+
+
+def _keep_size(shared: IO[bytes]) -> None:
+    """Fix the size: one who holds the file would else fill the memory with it, or take it away below its readers."""
+    if hasattr(os, "memfd_create"):
+        fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
 
 def _slot_bytes(parameters: PreprocessParameters) -> int:
@@ -221,7 +234,7 @@ def _decoded(data: bytes, parameters: PreprocessParameters) -> tuple[bool, bytes
     try:
         return True, process(data, parameters).data
     except ImageError as error:
-        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:MEGABYTE]
+        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:_LONGEST_REASON]
     except MemoryError:
         return False, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes"
 

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -57,12 +58,11 @@ class ShardWriter:
     def _write(self, task: ShardTask) -> ShardInfo | None:
         """Write the two files of a shard, samples and rejects; both are whole or absent.
 
-        If an unfinished attempt of the same job already wrote them, nothing is done.
+        If an unfinished attempt of the same job already wrote them, and they are still whole, nothing is done.
         """
         draft, name = task.draft, task.key.name
         sidecar = f"{PROGRESS}/{name}.json"
-        if done := draft.read(sidecar):
-            info = ShardInfo.from_json(done)
+        if info := _finished_before(draft, sidecar):
             return replace(info, effort={**info.effort, "images_resumed": info.counts["images_in"]})
         images = _group_by_image(map(unpack, task.packed))
         if not images:
@@ -131,6 +131,16 @@ class _Image:
         """Contribution to the shard's effort."""
         download = self.download or Download()
         return {"images_reused": int(download.is_reused), "images_resumed": 0, "fetched_bytes": download.fetched_bytes}
+
+
+def _finished_before(draft: Draft, sidecar: str) -> ShardInfo | None:
+    """Return what an earlier attempt says of a shard, if the shard is as it says."""
+    # What was cut, by a machine that lost its power for one, makes its readers raise anything.
+    with suppress(ValueError, KeyError, TypeError):
+        info = ShardInfo.from_json(draft.read(sidecar) or b"")
+        if all(draft.holds(file) for file in info.files):
+            return info
+    return None
 
 
 def _finished(image: _Image, future: Future[Download] | None) -> _Image:

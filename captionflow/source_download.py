@@ -1,5 +1,6 @@
 """Fetch a source over the network: from public addresses unless opened, within bounds of size and time."""
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import IO
 from urllib3.util import Timeout
 
 from captionflow.access import WEB_SCHEMES, Access, NotPublicError
+from captionflow.draft import full_disk_in_one_line
 from captionflow.errors import CaptionFlowError, InvalidInputError
 from captionflow.parameters import IngestParameters
 from captionflow.uris import file_system
@@ -28,11 +30,12 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
 
     Raises:
         InvalidInputError: it cannot be had, may not be had, is too large or takes too long.
+        StepFailedError: the disk is full.
     """
     deadline = time.monotonic() + parameters.max_source_seconds
     room = parameters.max_source_megabytes * _MEGABYTE
     try:
-        with _opened(uri, parameters, deadline) as read:
+        with full_disk_in_one_line(tempfile.gettempdir()), _opened(uri, parameters, deadline) as read:
             while piece := read(_PIECE):
                 room -= len(piece)
                 if room < 0:
@@ -43,6 +46,7 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 target.write(piece)
+            target.flush()
     except CaptionFlowError:
         raise
     except NotPublicError as error:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -24,11 +25,11 @@ from urllib.parse import quote
 import ijson
 from ijson.common import ObjectBuilder
 
-from captionflow.bounded import JSONReader, RowReader, UnpackedReader
+from captionflow.bounded import ROW_BYTES, JSONReader, RowReader, UnpackedReader
 from captionflow.errors import InvalidInputError
 from captionflow.manifest import Parent
 from captionflow.parameters import IngestParameters
-from captionflow.records import INT64, ImageCaption, RecordError, Reject
+from captionflow.records import INT64, ImageCaption, RecordError, Reject, unforeseeable
 from captionflow.source_download import download
 from captionflow.uris import is_local, resolve
 
@@ -38,11 +39,16 @@ EXPECTED = (
     "expected COCO captions JSON (an object with images and annotations; plain, .gz or in a .zip), "
     f"CSV with the columns {','.join(COLUMNS)}, or JSON Lines with those fields"
 )
+_ROW_KEYS = {"image_id", "caption"}
 _COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "type"}
 _HEAD_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 10
 _LINE_BYTES = 1 << 20
 _MAX_DEPTH = 100
+# Of CSV. Every row costs a look at each.
+_MAX_COLUMNS = 256
+_LONGEST_ID = 100
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Much longer ones are no 64-bit integers, and int() may refuse to read them.
 _INTEGER = re.compile(r"-?\d{1,100}", re.ASCII)
@@ -52,14 +58,15 @@ _UNREADABLE = (
     EOFError,
     ValueError,
     ArithmeticError,
+    MemoryError,
     csv.Error,
     ijson.JSONError,
     lzma.LZMAError,
     zipfile.BadZipFile,
     zlib.error,
 )
-# A caption is text; a field beyond this is a quote that was never closed.
-csv.field_size_limit(_LINE_BYTES)
+# A field beyond this is a quote that was never closed.
+csv.field_size_limit(ROW_BYTES)
 
 Rows = Iterator[ImageCaption | Reject]
 
@@ -79,11 +86,10 @@ class Source:
         with self.path.open("rb") as file:
             return Parent("source", self.uri, hashlib.file_digest(file, "sha256").hexdigest())
 
-    def read(self, url_field: str, image_root: str | None) -> Rows:
+    def read(self, parameters: IngestParameters, image_root: str | None) -> Rows:
         """Yield the rows in the order of the file.
 
         Args:
-            url_field: the key of a COCO image that holds its URL.
             image_root: folder URI that replaces the URLs of COCO images.
 
         Raises:
@@ -91,7 +97,7 @@ class Source:
         """
         try:
             if self.format == "coco":
-                yield from _read_coco(self, url_field, image_root)
+                yield from _read_coco(self, parameters, image_root)
             else:
                 with self.open() as file:
                     yield from (_read_csv if self.format == "csv" else _read_json_lines)(file)
@@ -126,7 +132,9 @@ def open_source(uri: str, parameters: IngestParameters) -> Iterator[Source]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    if isinstance(error, ArithmeticError):
+        return "a number is out of range"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -144,13 +152,13 @@ def _local_copy(uri: str, parameters: IngestParameters) -> Iterator[Path]:
     # It has no name, so that nothing is left of it when this process is killed. Linux gives it one meanwhile.
     with tempfile.TemporaryFile() as copy:
         download(uri, copy, parameters)
-        copy.flush()
         yield Path(f"/proc/self/fd/{copy.fileno()}")
 
 
 def _choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
-    if not zipfile.is_zipfile(path):
-        return None
+    with path.open("rb") as file:
+        if file.read(len(_ZIP[0])) not in _ZIP:  # What zipfile looks for at the end may stand in a caption.
+            return None
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name and not name.endswith("/")]
@@ -190,13 +198,16 @@ def _recognise(head: bytes) -> str | None:
     """Return coco, jsonl or csv for the first bytes of a file, or None."""
     text = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     lines = text.splitlines() or [b""]
-    # Any line will do: the first one may be the one that is broken.
-    if any(line.startswith(b"{") and {"image_id", "caption"} <= _first_object_keys(line) for line in lines):
-        return "jsonl"
-    if text.startswith(b"{") and _first_object_keys(text) & _COCO_KEYS:
-        return "coco"
     header = next(csv.reader([lines[0].decode("utf-8", "replace")], skipinitialspace=True), [])
-    return "csv" if set(COLUMNS) <= {name.strip() for name in header} else None
+    if set(COLUMNS) <= {name.strip() for name in header}:
+        return "csv"
+    if text.startswith(b"{"):
+        keys = _first_object_keys(text)
+        if keys & _COCO_KEYS and not keys >= _ROW_KEYS:
+            return "coco"
+    # Any line will do: the first one may be the one that is broken.
+    is_rows = any(line.startswith(b"{") and _first_object_keys(line) >= _ROW_KEYS for line in lines)
+    return "jsonl" if is_rows else None
 
 
 def _first_object_keys(text: bytes) -> set[str]:
@@ -232,6 +243,8 @@ def _read_csv(file: IO[bytes]) -> Rows:
     bounded = RowReader(file)
     reader = csv.DictReader(_text_lines(io.BufferedReader(bounded)), skipinitialspace=True)
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    if len(reader.fieldnames) > _MAX_COLUMNS:
+        raise csv.Error(f"it has more than {_MAX_COLUMNS} columns")
     for row in reader:
         bounded.held = 0
         values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
@@ -249,9 +262,9 @@ def _text_lines(file: IO[bytes]) -> Iterator[str]:
     # Bytes that are not UTF-8 become surrogates, which ImageCaption refuses row by row.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     begun = False
-    while line := text.readline(_LINE_BYTES):
-        if len(line) == _LINE_BYTES:
-            raise csv.Error(f"a line is longer than {_LINE_BYTES} characters")
+    while line := text.readline(ROW_BYTES):
+        if len(line) == ROW_BYTES:
+            raise csv.Error(f"a line is longer than {ROW_BYTES} characters")
         begun = begun or not line.isspace()
         if begun:
             yield line
@@ -279,37 +292,52 @@ def _json_line(line: bytes, number: int) -> ImageCaption | Reject:
     return _to_record(row)
 
 
-def _read_coco(source: Source, url_field: str, image_root: str | None) -> Rows:
+def _read_coco(source: Source, parameters: IngestParameters, image_root: str | None) -> Rows:
     # Three passes, since the file may hold its parts in any order and only images are kept.
-    licenses = {row.get("id"): row.get("name") for row in _items(source, "licenses") if _hashable(row.get("id"))}
+    light = partial(_light, longest=parameters.max_text_bytes)
+    licenses = {_key(row["id"]): light(row.get("name")) for row in _items(source, "licenses") if _is_id(row.get("id"))}
     images = {
-        row["id"]: (_image_url(row, url_field, image_root), row.get("file_name"), row.get("license"))
+        _key(row["id"]): (
+            light(_image_url(row, parameters.url_field, image_root)), light(row.get("file_name")),
+            row["license"] if _is_id(row.get("license")) else None,
+        )
         for row in _items(source, "images")
         if _is_integer(row.get("id"))
-    }
+    }  # fmt: skip
     for annotation in _items(source, "annotations"):
         image_id = annotation.get("image_id")
         if not _is_integer(image_id):
             yield _to_record(annotation)
             continue
-        if image_id not in images:
+        if _key(image_id) not in images:
             yield _reject(annotation, "unknown_image", f"no image has the id {image_id}")
             continue
-        url, name, license_id = images[image_id]
+        url, name, license_id = images[_key(image_id)]
         row = {**annotation, "image_url": url, "image_name": name}
-        license_name = licenses.get(license_id) if _hashable(license_id) else None
+        license_name = None if license_id is None else licenses.get(_key(license_id))
         if license_name is None:
             yield _reject(row, "unknown_license", f"no licence has the id {license_id}")
         else:
             yield _to_record({**row, "image_license": license_name})
 
 
-def _hashable(value: Any) -> bool:
-    return isinstance(value, str) or _is_integer(value)
+def _light(value: Any, longest: int) -> Any:
+    """Return what of an image or a licence is worth holding: no more of a text than tells that it is too long."""
+    if isinstance(value, str):
+        return value[: longest + 1]
+    return () if isinstance(value, (list, dict)) else value
+
+
+def _is_id(value: Any) -> bool:
+    return (isinstance(value, str) and len(value) <= _LONGEST_ID) or _is_integer(value)
+
+
+def _key(id_: Any) -> bytes | str:
+    """Return what an id, be it text or an integer, is looked up by."""
+    return id_ if isinstance(id_, str) else unforeseeable(id_)
 
 
 def _is_integer(value: Any) -> bool:
-    # Larger ones can be chosen to have equal hashes, all of them.
     return isinstance(value, int) and not isinstance(value, bool) and value in INT64
 
 

@@ -30,6 +30,8 @@ from captionflow.tracking import Tracking, track
 
 _LOG = logging.getLogger(__name__)
 
+_LARGEST_EXPONENT = 700.0  # e to a little more is past what a float holds
+
 WEIGHTS, CONFIG, VOCABULARY, HISTORY = "model.safetensors", "config.json", "vocabulary.json", "history.json"
 
 
@@ -55,14 +57,14 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     vocabulary = Vocabulary.build(words, parameters.min_count, parameters.max_vocabulary)
     images = PreprocessParameters.from_mapping(source.manifest.parameters)
     config = _model_config(parameters, len(vocabulary), images.image_size)
+    samples, val_samples = Samples(source, "train", parameters.seed), Samples(source, "val")
     draft = begin(output, MODEL, parameters.to_json(), [source.parent])
 
     torch.manual_seed(parameters.seed)
     model = Captioner(config).to(device)
     collate = Collate(vocabulary, images.image_format, parameters.max_caption_length)
-    samples = Samples(source, "train", parameters.seed)
     train_batches = loader(samples, collate, parameters.batch_size, parameters.loader_workers)
-    val_batches = loader(Samples(source, "val"), collate, parameters.batch_size)
+    val_batches = loader(val_samples, collate, parameters.batch_size)
 
     with track(draft) as tracking:
         history, weights, stopped_by = _fit(model, samples, train_batches, val_batches, parameters, device, tracking)
@@ -83,7 +85,10 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
                 "words_left_out": len(words) - (len(vocabulary) - len(SPECIAL_TOKENS)),
                 "weights": sum(weight.numel() for weight in model.parameters()),
             },
-            metrics={"val_loss": best["val_loss"], "val_perplexity": math.exp(best["val_loss"])},
+            metrics={
+                "val_loss": best["val_loss"],
+                "val_perplexity": math.exp(min(best["val_loss"], _LARGEST_EXPONENT)),
+            },
             run={"device": str(device), **tracking.note},
         )
         tracking.result(draft.uri, manifest)

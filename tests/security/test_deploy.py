@@ -95,6 +95,6 @@ def test_a_file_that_cannot_be_removed_is_told(cloud: Cloud, secrets: str) -> No
     done = cloud.deploy("--variables", secrets, GCLOUD_FAILS_AT=REMOVAL)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; remove it: "
-        "ERROR: (gcloud) storage rm: denied"
+        "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; "
+        "remove it: ERROR: (gcloud) storage rm: denied"
     )
