@@ -1,5 +1,6 @@
 """The front door: `captionflow COMMAND`. Each command imports what it needs when it is run."""
 
+import io
 import json
 import logging
 import sys
@@ -153,7 +154,8 @@ def main() -> None:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # A locale may know fewer characters than captions have.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except CaptionFlowError as error:

@@ -299,7 +299,7 @@ def _read_coco(source: Source, parameters: IngestParameters, image_root: str | N
     images = {
         _key(row["id"]): (
             light(_image_url(row, parameters.url_field, image_root)), light(row.get("file_name")),
-            row["license"] if _is_id(row.get("license")) else None,
+            light(row.get("license")),
         )
         for row in _items(source, "images")
         if _is_integer(row.get("id"))
@@ -314,7 +314,7 @@ def _read_coco(source: Source, parameters: IngestParameters, image_root: str | N
             continue
         url, name, license_id = images[_key(image_id)]
         row = {**annotation, "image_url": url, "image_name": name}
-        license_name = None if license_id is None else licenses.get(_key(license_id))
+        license_name = licenses.get(_key(license_id)) if _is_id(license_id) else None
         if license_name is None:
             yield _reject(row, "unknown_license", f"no licence has the id {license_id}")
         else:

@@ -54,7 +54,7 @@ def lines(bad: bytes) -> bytes:
         (with_annotation(caption=["a", "list"]), "ill_typed_field", "caption"),
         (with_image(license=None), "unknown_license", "None"),
         (with_image(license=77), "unknown_license", "77"),
-        (with_image(license=[4]), "unknown_license", "4"),
+        (with_image(license=[4]), "unknown_license", "()"),
         (with_image(coco_url=None), "missing_field", "image_url"),
         (with_image(coco_url=5), "ill_typed_field", "image_url"),
         (with_image(file_name=None), "missing_field", "image_name"),

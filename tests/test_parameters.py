@@ -28,7 +28,8 @@ BOUNDED = [
     if "minimum" in schema
 ]
 # A list may be given as one text that is a JSON array, so a text that begins like one is none of its items.
-ITEM = st.text(st.characters(codec="utf-8")).filter(lambda text: not text.startswith("["))
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
+ITEM = st.text(CHARACTERS).filter(lambda text: not text.startswith("["))
 
 
 def flag(name: str) -> str:
@@ -148,7 +149,7 @@ def test_split_fractions_are_the_three_numbers(split: str) -> None:
     st.builds(
         IngestParameters,
         sources=st.lists(ITEM).map(tuple),
-        member=st.none() | st.text(st.characters(codec="utf-8"), min_size=1),
+        member=st.none() | st.text(CHARACTERS, min_size=1),
         url_field=st.sampled_from(["coco_url", "flickr_url"]),
         image_root=st.lists(ITEM).map(tuple),
         max_reject_ratio=st.floats(0, 1),

@@ -17,7 +17,7 @@ from PIL import Image
 from beam_jobs.preprocess import run
 from captionflow.images import ImageError, process
 from captionflow.parameters import PreprocessParameters
-from captionflow.sandbox import Sandbox
+from captionflow.sandbox import Sandbox, _slot_bytes
 from tests.fuzz_images import LIMITS
 from tests.processes import captionflow, wait_until
 from tests.servers import Site
@@ -41,16 +41,25 @@ TAKEN_OVER = {
 import ctypes, os, resource, signal, socket, subprocess  # before the process gives up opening files
 from captionflow import images
 
+def shared():
+    # The number of the memory that is shared with the parent, and its size.
+    for number in range(3, 1000):
+        try:
+            return number, os.lseek(number, 0, os.SEEK_END)
+        except OSError:
+            pass
+
 def run(code, parameters):
     try:
         result = eval(code, {{**globals(), "syscall": {SYSTEM_CALLS}}})
     except BaseException as error:
         result = f"refused: {{type(error).__name__}}: {{error}}"
-    return images.StoredImage(str(result).encode(), 0, 0)
+    return images.StoredImage(b"\\xff\\xd8\\xff" + str(result).encode(), 0, 0)
 
 images.process = run
 """
 }
+JPEG = b"\xff\xd8\xff"
 NO_SECCOMP = {"pyseccomp": "raise RuntimeError('Unable to find libseccomp')"}
 # Numbers of the system calls that are tried: 64-bit x86, and the numbers that other machines have in common.
 NUMBERS = {"ptrace": 101, "process_vm_readv": 310} if os.uname().machine == "x86_64" else {}
@@ -78,7 +87,7 @@ def decoder(folder: Path, modules: dict[str, str]) -> Iterator[TakenOver]:
     with first(folder, modules):
         sandbox = Sandbox(LIMITS)
     with closing(sandbox):
-        yield lambda code: sandbox.process(code.encode()).data.decode()
+        yield lambda code: sandbox.process(code.encode()).data.removeprefix(JPEG).decode()
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +109,12 @@ def others() -> list[psutil.Process]:
 
 def busy(others: list[psutil.Process]) -> list[psutil.Process]:
     """Processes of this test that have worked for longer than starting takes."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child not in others and child.cpu_times().user > 3]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # Some are soon gone.
+            if child not in others and child.cpu_times().user > 3:
+                found.append(child)
+    return found
 
 
 def test_the_process_that_decodes_has_nothing_of_the_environment(
@@ -212,16 +225,20 @@ def test_without_seccomp_a_job_says_so_once_and_makes_the_same(small_sample: Pat
         pytest.param("b'x'", id="too short"),
         pytest.param("bytes(9)", id="no reason"),
         pytest.param("bytes([0]) + b'\\xff' * 8", id="longer than there is room"),
+        pytest.param("bytes([0]) + (5_000_000).to_bytes(8, 'little')", id="a reason of five megabytes"),
+        pytest.param("bytes([1]) + (500).to_bytes(8, 'little')", id="a stored picture that is none"),
     ],
 )
 def test_whatever_a_picture_answers_is_its_own_reject(tmp_path: Path, answer: str) -> None:
     with first(tmp_path, TAKEN_OVER), closing(Sandbox(LIMITS)) as sandbox:
-        with pytest.raises(ImageError):
+        with pytest.raises(ImageError) as caught:
             sandbox.process(f"(os.write(1, {answer}), os.close(1))".encode())
+        assert caught.value.reason == "decoder_crashed"
+        assert len(str(caught.value)) < 1000
         # The decoder that is left may be of no use: it has answered, and can no more.
         with suppress(ImageError):
             sandbox.process(b"'well'")
-        assert sandbox.process(b"'well'").data == b"well"
+        assert sandbox.process(b"'well'").data == JPEG + b"well"
 
 
 def test_a_picture_that_makes_its_decoder_sleep_is_given_up(tmp_path: Path) -> None:
@@ -240,7 +257,18 @@ def test_a_picture_that_makes_its_decoder_sleep_is_given_up(tmp_path: Path) -> N
                 if "captionflow.sandbox" in child.cmdline() and not asleep.done():
                     child.kill()
         assert caught.value.reason == "decode_timeout"
-        assert sandbox.process(b"'well'").data == b"well"
+        assert sandbox.process(b"'well'").data == JPEG + b"well"
+
+
+@pytest.mark.parametrize("size", ["os.ftruncate(3, 0)", "os.ftruncate(3, 10**9)", "os.posix_fallocate(3, 0, 10**9)",
+                                  "(os.lseek(3, 0, 2), [os.write(3, b'x' * 10**7) for _ in range(10)])"])  # fmt: skip
+def test_a_picture_cannot_fill_the_memory_that_is_shared_nor_take_it_away(
+    taken_over: TakenOver, taken_over_without_seccomp: TakenOver, size: str
+) -> None:
+    """Its limit of memory does not count what is in a file."""
+    for run_there in (taken_over, taken_over_without_seccomp):
+        assert run_there("shared()[1]") == str(2 * _slot_bytes(LIMITS))
+        assert run_there(size.replace("(3, ", "(shared()[0], ")).startswith("refused: ")
 
 
 def test_packages_are_found_where_this_process_finds_them(tmp_path: Path) -> None:
@@ -249,7 +277,7 @@ def test_packages_are_found_where_this_process_finds_them(tmp_path: Path) -> Non
 import sys
 sys.path[:0] = {sys.path!r}
 from captionflow.parameters import PreprocessParameters
-from captionflow.sandbox import Sandbox
+from captionflow.sandbox import Sandbox, _slot_bytes
 sandbox = Sandbox(PreprocessParameters(image_size=32))
 print(sandbox.process(open({str(tmp_path / "good")!r}, "rb").read()).width)
 sandbox.close()

@@ -376,7 +376,7 @@ def test_a_run_id_is_the_name_of_a_folder(dags: dict[str, Any], run_id: str) -> 
 
 def test_a_run_id_may_have_parts_and_a_root_may_not_be_empty() -> None:
     assert artifact_uri("gs://b/", "p", f"nightly/manual__{RUN_AT}", "k") == f"gs://b/p/nightly/manual__{RUN_AT}/k"
-    with pytest.raises(InvalidInputError, match="the artifact root is empty"):
+    with pytest.raises(InvalidInputError, match="the artifact root '' is empty"):
         artifact_uri("", "p", "r", "k")
 
 

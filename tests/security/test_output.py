@@ -62,11 +62,11 @@ def test_an_error_about_hostile_text_is_one_line(hostile: Path) -> None:
 
 
 def test_a_summary_shows_hostile_text_and_obeys_none(tmp_path: Path) -> None:
-    captions = {"captions": {"in": HOSTILE, "out": HOSTILE, "rejected": HOSTILE}}
+    captions = {"captions": {"in": 3, "out": 2, "rejected": 1}}
     forge(tmp_path / INGESTED, INGESTED, counts=captions)
     forge(tmp_path / PREPROCESSED, PREPROCESSED, counts=captions)
-    forge(tmp_path / MODEL, MODEL, counts={"epochs": HOSTILE, "best_epoch": HOSTILE, "weights": 1})
-    forge(tmp_path / EVALUATION, EVALUATION, counts={"images": HOSTILE}, metrics={HOSTILE: 0.5})
+    forge(tmp_path / MODEL, MODEL, counts={"epochs": 2, "best_epoch": 1, "weights": 1, "stopped_by": HOSTILE})
+    forge(tmp_path / EVALUATION, EVALUATION, counts={"images": 1}, metrics={HOSTILE: 0.5})
     done = captionflow("summary", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert not ACTS.search(done.stdout)
