@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from urllib3.exceptions import NewConnectionError
 
 from beam_jobs.preprocess import run
-from captionflow.access import PublicOnly, is_public
+from captionflow.access import Prefix, PublicOnly, is_public
 from captionflow.artifacts import open_artifact
 from captionflow.download import Downloader
 from captionflow.fetch import Attempts
@@ -298,3 +298,25 @@ def test_many_addresses_do_not_multiply_the_time() -> None:
     with pytest.raises(NewConnectionError):
         Connection()._new_conn()
     assert len(tried) == 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/admin/..%2fpictures/x", "/pictures/..%5cadmin", "/pictures/..;/admin", "/pictures/%252e%252e/admin",
+     "/pictures/%25252e%25252e%252fadmin", "/pictures/..\\admin", "/pictures/%" + "25" * 1000 + "2e"],
+)  # fmt: skip
+def test_a_path_that_some_servers_read_otherwise_is_not_below_a_prefix(path: str) -> None:
+    assert not Prefix("http://host/pictures").covers(f"http://host{path}")
+    assert Prefix("http://host").covers(f"http://host{path}")
+
+
+@pytest.mark.parametrize(
+    "path", ["/pictures/a%20b.jpg", "/pictures/a;v=1/b.jpg", "/pictures/a..b/..c.jpg", "/pictures/%41"]
+)
+def test_a_path_that_is_only_escaped_is_below_its_prefix(path: str) -> None:
+    assert Prefix("http://host/pictures").covers(f"http://host{path}")
+
+
+def test_a_control_character_in_a_url_of_an_object_store_is_refused() -> None:
+    """Those who parse URLs drop it, and see another path than the one that was judged."""
+    assert outcome("s3://bucket/ours/.\t./theirs", "s3://bucket/ours") == ("invalid_url", False)

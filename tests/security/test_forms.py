@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from captionflow import beam_tuning
-from captionflow.errors import InvalidInputError
+from captionflow.errors import InvalidInputError, StoreError
 from captionflow.kinds import artifact_uri
 from captionflow.parameters import BeamParameters, IngestParameters, PreprocessParameters, TrainParameters
 from captionflow.reach import check_reach
@@ -515,3 +515,32 @@ def test_vertex_is_sent_the_form_as_it_is(
     sent = job["runtimeConfig"]["parameterValues"]
     assert {name: sent[name] for name in given} == given
     assert SHOWN not in json.dumps(job)
+
+
+def test_a_link_below_the_artifact_root_leads_no_run_elsewhere(dags: dict[str, Any], opened: Path) -> None:
+    """Whoever may write to an opened folder could else have a run replace artifacts that are not there."""
+    run = opened / MAIN / "manual__1"
+    run.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", str(opened))
+        assert refusal(dags[MAIN], artifact_root=str(opened)) is None
+        (run / "evaluation").symlink_to(opened.with_name("open2"))
+        assert "is not below what this deployment opens" in str(refusal(dags[MAIN], artifact_root=str(opened)))
+
+
+@pytest.mark.parametrize(
+    ("conf", "flag"),
+    [({"member": "\udcff"}, "--member"), ({"user_agent": "→"}, "--user-agent"),
+     ({"user_agent": "x\n"}, "--user-agent"), ({"learning_rate": 10**400}, "--learning-rate"),
+     ({"beam_options": {"direct_num_workers": 10**6}}, "beam_options")],
+)  # fmt: skip
+def test_what_no_step_can_use_is_told_by_the_first(dags: dict[str, Any], conf: dict[str, Any], flag: str) -> None:
+    assert str(refusal(dags[MAIN], **conf)).startswith(f"{flag}: ")
+
+
+@pytest.mark.parametrize("error", [InvalidInputError, StoreError])
+def test_a_message_with_line_feeds_is_one_line_of_the_log(dags: dict[str, Any], error: type[Exception]) -> None:
+    no_retry_in_vain = dags[MAIN].get_task("ingest").python_callable.__globals__["no_retry_in_vain"]
+    with pytest.raises(Exception, match="a member") as caught, no_retry_in_vain():
+        raise error("a member\n[2026-01-01T00:00:00] INFO - Marking task as SUCCESS\x1b[2J")
+    assert str(caught.value) == "a member\\u000a[2026-01-01T00:00:00] INFO - Marking task as SUCCESS\\u001b[2J"

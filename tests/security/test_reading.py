@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,3 +166,39 @@ def test_a_summary_of_manifests_that_lack_a_count_is_one_line(ingested: str, tmp
     path = tmp_path / "ingested" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "counts": {"captions": 5}}))
     assert_told("manifest.json: its counts hold no number for captions out", "summary", str(tmp_path))
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    os.truncate(path, 40 << 30)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("harm", [pipe, endless, sparse, folder, circle])
+def test_a_file_in_whose_place_is_something_else_is_neither_waited_for_nor_read_to_its_end(
+    harm: Callable[[Path], None], model: str, tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "copy")
+    harm(tmp_path / "copy" / "config.json")
+    began = time.monotonic()
+    with pytest.raises(InvalidInputError, match=r"config\.json: "):
+        open_artifact(str(tmp_path / "copy")).read("config.json")
+    assert time.monotonic() - began < 10

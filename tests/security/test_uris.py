@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +21,12 @@ from captionflow.errors import InvalidInputError
 from captionflow.evaluate import evaluate
 from captionflow.fetch import FetchError
 from captionflow.ingest import ingest
+from captionflow.kinds import artifact_uri
 from captionflow.lineage import lineage
 from captionflow.manifest import FileInfo
 from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
 from captionflow.train import train
-from captionflow.uris import SCHEMES_VARIABLE, file_system
+from captionflow.uris import SCHEMES_VARIABLE, file_system, resolve
 from tests.processes import captionflow
 from tests.test_fetch import failure, fetcher
 
@@ -188,3 +191,36 @@ def test_a_store_without_credentials_is_one_line(
 def test_a_path_with_a_typo_is_no_unfinished_artifact(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="there is no such artifact; check the path"):
         open_artifact(str(tmp_path / "typo"))
+
+
+@pytest.mark.parametrize("uri", ["gs://", "s3:///", "memory://"])
+def test_a_store_without_a_bucket_is_no_local_folder(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (resolve, lambda uri: artifact_uri(uri, "p", "r", "k")):
+        with pytest.raises(InvalidInputError, match=r"names no bucket|is empty"):
+            use(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_too_deep_to_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+    done = captionflow("sample", "--output", f"{tmp_path}/{'x/' * 3000}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_manifest_whose_values_lie_deep_is_one_line(tmp_path: Path) -> None:
+    deep = json.loads('{"a": ' * 400 + "1" + "}" * 400)
+    whole = {"kind": "thing", "parameters": deep, "parents": [], "code_version": "1", "files": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(whole))
+    done = captionflow("lineage", str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_full_standard_output_is_one_line_that_names_the_artifact(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "captionflow.cli", "sample", "--images=2", "--output", str(tmp_path / "out")],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"the artifact is whole: {tmp_path}/out" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

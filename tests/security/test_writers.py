@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.preprocess import run
+from captionflow import draft as drafts
 from captionflow.artifacts import open_artifact
 from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
+from captionflow.parameters import PreprocessParameters
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.security
@@ -169,3 +172,58 @@ def test_a_manifest_is_not_written_over_files_that_are_not_there(harm: str, tmp_
     with pytest.raises(StepFailedError, match="weights: was removed or changed"):
         draft.commit([info], counts={})
     assert not (tmp_path / "thing" / "manifest.json").exists()
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "_LOCK_SECONDS", 0.2)
+    draft = begin(str(tmp_path / "thing"), "thing", {}, [])
+    folder = os.open(draft.uri, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(StepFailedError, match="another process keeps it locked"):
+            draft.put("data", b"content")
+    finally:
+        os.close(folder)
+    draft.put("data", b"content")
+
+
+def zero(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:1000] + bytes(1000) + data[2000:])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+@pytest.mark.parametrize("harm", [zero, cut, link, Path.unlink])
+@pytest.mark.parametrize("name", ["train/00000-of-00001.avro", "progress/train/00000-of-00001.json"])
+def test_a_job_that_goes_on_takes_no_shard_that_was_changed_meanwhile(
+    harm: Callable[[Path], None], name: str, ingested: str, small_sample: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As a machine may leave it that lost its power."""
+    parameters = PreprocessParameters(
+        allow_url_prefix=(str(small_sample),), image_size=64, licenses=("*",), split="0.8,0.1,0.1"
+    )
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("captionflow.preprocess.commit", broken_off)
+        with pytest.raises(StepFailedError, match="broken off"):
+            run(ingested, str(out), parameters, [])
+    harm(out / name)
+    again = open_artifact(run(ingested, str(out), parameters, []))
+    again.verify()
+    whole = open_artifact(run(ingested, str(tmp_path / "whole"), parameters, []))
+    assert again.manifest.sha256 == whole.manifest.sha256
+
+
+def broken_off(*_: object) -> str:
+    raise StepFailedError("broken off")
