@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
 
+from fsspec import AbstractFileSystem
+
 from captionflow.errors import CaptionFlowError, InvalidInputError
 from captionflow.manifest import MANIFEST, FileInfo, Manifest, Parent
 from captionflow.uris import file_system, resolve, store_errors
@@ -166,8 +168,16 @@ def open_artifact(uri: str, kind: str | None = None) -> Artifact:
 def _read_manifest(uri: str) -> bytes:
     fs, root = file_system(uri)
     # A pipe, for one, may keep its reader waiting for ever.
-    if fs.isfile(f"{root}/{MANIFEST}"):
+    if _type(fs, f"{root}/{MANIFEST}") == "file":
         return bytes(fs.cat_file(f"{root}/{MANIFEST}"))
-    if fs.isdir(root):
+    if _type(fs, root) == "directory":
         raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished")
     raise InvalidInputError(f"{uri}: there is no such artifact; check the path")
+
+
+def _type(fs: AbstractFileSystem, path: str) -> str | None:
+    """Return what is at a path, or None; unlike `isfile`, it takes no other error for an answer."""
+    try:
+        return str(fs.info(path)["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None

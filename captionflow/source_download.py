@@ -11,9 +11,9 @@ from urllib3.util import Timeout
 
 from captionflow.access import WEB_SCHEMES, Access, NotPublicError
 from captionflow.draft import full_disk_in_one_line
-from captionflow.errors import CaptionFlowError, InvalidInputError
+from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
 from captionflow.parameters import IngestParameters
-from captionflow.uris import file_system
+from captionflow.uris import ANSWERS, file_system
 from captionflow.web import MAX_REDIRECTS, Web, parse, redirected
 
 _MEGABYTE = 1_000_000
@@ -30,6 +30,7 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
 
     Raises:
         InvalidInputError: it cannot be had, may not be had, is too large or takes too long.
+        StoreError: the object store that holds it cannot be reached, or refuses.
         StepFailedError: the disk is full.
     """
     deadline = time.monotonic() + parameters.max_source_seconds
@@ -57,12 +58,18 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
                 f"--max-source-seconds: {uri} took longer than {parameters.max_source_seconds:g} s; "
                 "raise it if the source is what you expect"
             ) from error
-        raise InvalidInputError(f"{uri}: cannot be fetched: {' '.join(str(error).split())}") from error
+        is_passing = not (_is_web(uri) or isinstance(error, ANSWERS))
+        said = f"{uri}: cannot be fetched: {' '.join(str(error).split())}"
+        raise (StoreError if is_passing else InvalidInputError)(said) from error
+
+
+def _is_web(uri: str) -> bool:
+    return uri.partition("://")[0].lower() in WEB_SCHEMES
 
 
 @contextmanager
 def _opened(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[Read]:
-    if uri.partition("://")[0].lower() in WEB_SCHEMES:
+    if _is_web(uri):
         with _answer(uri, parameters, deadline) as read:
             yield read
     else:

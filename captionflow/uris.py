@@ -21,6 +21,9 @@ from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
 SCHEMES = ("file", "gs", "s3", "abfs", "az")
 """What every deployment opens, beside plain paths."""
 
+ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What a store says of a path; other errors of a store are its own, and may be gone the next time."""
+
 SCHEMES_VARIABLE = "CAPTIONFLOW_URI_SCHEMES"
 """The environment variable by which a deployment opens more of fsspec's schemes, with commas between them."""
 
@@ -47,6 +50,9 @@ def resolve(uri: str) -> str:
     """
     try:
         uri.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{uri!r}: holds a byte that is no UTF-8") from error
+    try:
         if not is_local(uri):
             if uri.rstrip("/").endswith(":"):
                 raise InvalidInputError(f"{uri!r}: names no bucket")
@@ -84,16 +90,18 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn what an object store's client raises of its own into one line; each has errors that are no OSError.
+    """Turn what an object store's client raises of its own into one line; each has errors of its own.
 
     Raises:
         StoreError: the store refused or could not be reached.
     """
     try:
         yield
-    except (CaptionFlowError, OSError, MemoryError, RecursionError):
+    except (CaptionFlowError, MemoryError, RecursionError, *ANSWERS):
         raise
     except Exception as error:
+        if is_local(uri) and isinstance(error, OSError):
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise StoreError(
             f"{uri}: cannot be reached: {said}; check the address, the credentials and their rights"

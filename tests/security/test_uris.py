@@ -28,6 +28,7 @@ from captionflow.parameters import EvaluateParameters, IngestParameters, Preproc
 from captionflow.train import train
 from captionflow.uris import SCHEMES_VARIABLE, file_system, resolve
 from tests.processes import captionflow
+from tests.s3 import KEYS
 from tests.test_fetch import failure, fetcher
 
 pytestmark = pytest.mark.security
@@ -173,18 +174,26 @@ def test_a_manifest_of_other_types_is_one_line(change: dict[str, object], tmp_pa
 
 
 @pytest.mark.parametrize(
-    "command", [["lineage"], ["csv", "--output", "{tmp}/out", "--ingested"], ["sample", "--output"]]
+    "command",
+    [["lineage"], ["csv", "--output", "{tmp}/out", "--ingested"], ["sample", "--output"],
+     ["ingest", "--output", "{tmp}/out", "--sources"]],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [({}, "Unable to locate credentials"), ({**KEYS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "127.0.0.1:9")],
 )
-def test_a_store_without_credentials_is_one_line(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_cannot_be_used_is_one_line_and_worth_another_try(
+    command: list[str], environment: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in {
+        **environment, "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1", "HOME": str(tmp_path),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
     done = captionflow(*(word.format(tmp=tmp_path) for word in command), "s3://bucket/thing")
     assert done.returncode == 1, done.stderr
-    assert "Unable to locate credentials; check the address" in done.stderr.strip().splitlines()[-1]
+    assert said in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
