@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,3 +99,17 @@ def test_a_file_that_cannot_be_removed_is_told(cloud: Cloud, secrets: str) -> No
         "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; "
         "remove it: ERROR: (gcloud) storage rm: denied"
     )
+
+
+def test_no_password_is_an_argument_of_a_program_that_a_container_starts(tmp_path: Path) -> None:
+    """Every user of the machine can read those in its list of processes."""
+    for name in ("airflow", "captionflow", "python"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/started\n')
+        program.chmod(0o755)
+    script = Path(__file__).parents[2] / "docker" / "airflow-init.sh"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ADMIN_PASSWORD": "hunter2"}
+    subprocess.run(["bash", str(script)], env=environment, check=True, input="", text=True)
+    started = (tmp_path / "started").read_text()
+    assert "python -" in started
+    assert "hunter2" not in started

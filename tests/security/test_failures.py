@@ -117,3 +117,13 @@ def test_training_tells_that_there_will_be_nothing_to_evaluate_on(
     data = run(ingested, str(tmp_path / "data"), parameters, [])
     training.train(data, str(tmp_path / "model"), TrainParameters(**SMALL, epochs=1))
     assert "its test split is empty" in caplog.text
+
+
+def test_a_loss_whose_perplexity_no_float_holds_costs_no_training(
+    trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_mean_loss", lambda *_: 800.0)
+    uri = training.train(trainable, str(tmp_path / "model"), TrainParameters(**SMALL, epochs=1))
+    metrics = open_artifact(uri).manifest.metrics
+    assert metrics["val_loss"] == 800.0
+    assert math.isfinite(metrics["val_perplexity"])

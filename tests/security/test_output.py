@@ -1,16 +1,21 @@
 """Hostile text in what others made: it is shown on a terminal and in the report, and acts on neither."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from captionflow.artifacts import Manifest, Parent
+from captionflow.images import encode
 from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED
 from captionflow.lineage import lineage, render
-from captionflow.report import training_curve
+from captionflow.records import Sample
+from captionflow.report import Exhibit, training_curve
 from tests.processes import captionflow
 
 pytestmark = pytest.mark.security
@@ -108,3 +113,13 @@ def test_a_forged_history_cannot_write_html() -> None:
     curve = training_curve([{"epoch": "--><script>alert(1)</script>", "train_loss": 1.0, "val_loss": 1.0}])
     assert "<script" not in curve
     assert "-->&lt;" not in curve
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png", "tensor"])
+def test_a_report_shows_no_picture_larger_than_a_page_needs(image_format: str) -> None:
+    """A webserver holds a report while it sends it."""
+    picture = Image.effect_noise((1024, 1024), 80).convert("RGB")
+    sample = Sample(1, (), encode(picture, image_format, 95), 1024, 1024, "http://x/1.jpg", "x")
+    kind, _, data = Exhibit(sample, image_format, "", [], 0.0, 0.0).data_uri.partition(",")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+        assert (shown.size, shown.format) == ((448, 448), kind.removeprefix("data:image/").partition(";")[0].upper())
