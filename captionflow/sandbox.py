@@ -166,7 +166,7 @@ class _Decoder:
             if reason in REASONS:
                 raise ImageError(reason, detail)
         if not is_stored or not is_stored_form(content, self._parameters):
-            raise ImageError("decoder_crashed", "the decoder's answer is none")
+            raise ImageError("decoder_crashed", "the decoder gave an answer that makes no sense")
         return StoredImage(content, self._parameters.image_size, self._parameters.image_size)
 
     def _read(self, size: int) -> bytes:
