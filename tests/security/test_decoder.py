@@ -232,7 +232,7 @@ def test_without_seccomp_a_job_says_so_once_and_makes_the_same(small_sample: Pat
 def test_whatever_a_picture_answers_is_its_own_reject(tmp_path: Path, answer: str) -> None:
     with first(tmp_path, TAKEN_OVER), closing(Sandbox(LIMITS)) as sandbox:
         with pytest.raises(ImageError) as caught:
-            sandbox.process(f"(os.write(1, {answer}), os.close(1))".encode())
+            sandbox.process(f"(os.write(1, {answer}), os._exit(0))".encode())
         assert caught.value.reason == "decoder_crashed"
         assert len(str(caught.value)) < 1000
         # The decoder that is left may be of no use: it has answered, and can no more.
