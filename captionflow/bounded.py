@@ -9,16 +9,15 @@ from typing import IO, Any
 # JSON and CSV shrink five to twenty times; an archive far past that is a bomb.
 _MAX_EXPANSION = 200
 _FREE_EXPANSION_BYTES = 64 << 20
+ROW_BYTES = 24 << 20
+"""So that an endless caption is a Reject and no end of the file; in memory a row can be twenty times as large."""
+
 # Python reads integers of so many digits whatever its own limit is set to.
 _MAX_DIGITS = sys.int_info.str_digits_check_threshold
 _DIGITS = b"0123456789"
 _ALL_DIGITS_ZERO = bytes.maketrans(_DIGITS, b"0" * len(_DIGITS))
 _TOO_MANY_DIGITS = b"0" * (_MAX_DIGITS + 1)
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
-
-
-ROW_BYTES = 24 << 20
-"""So that an endless caption is a Reject and no end of the file; in memory a row can be twenty times as large."""
 
 
 class _Reader(io.RawIOBase):

@@ -14,6 +14,7 @@ from captionflow.artifacts import Artifact
 from captionflow.captions import PAD, Vocabulary
 from captionflow.errors import InvalidInputError
 from captionflow.manifest import FileInfo
+from captionflow.parameters import PreprocessParameters
 from captionflow.records import Sample
 from captionflow.shards import read_shard
 
@@ -53,7 +54,8 @@ class Samples(IterableDataset[Sample]):
             which none sees all.
 
     Raises:
-        InvalidInputError: the split holds no image, or (while iterating) a shard is not as the manifest says.
+        InvalidInputError: the split holds no image, the manifest's parameters are not those of a preprocess job, or
+            (while iterating) a shard is not as the manifest says.
     """
 
     def __init__(self, artifact: Artifact, split: str, seed: int | None = None, *, check: bool = False) -> None:
@@ -64,6 +66,7 @@ class Samples(IterableDataset[Sample]):
                 f"{artifact.uri}: its {split} split is empty; preprocess with another --split or more images"
             )
         self._shards = artifact.files(f"{split}/")
+        self.images = PreprocessParameters.from_mapping(artifact.manifest.parameters)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[Sample]:

@@ -5,7 +5,6 @@ folder. Whoever begins last owns the folder: an earlier writer that is still at 
 and ends.
 """
 
-import errno
 import fcntl
 import hashlib
 import io
@@ -25,12 +24,11 @@ from fsspec.implementations.local import LocalFileSystem
 from captionflow.code_version import code_version
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.manifest import MANIFEST, FileInfo, Manifest, Parent
-from captionflow.uris import file_system, resolve, store_errors
+from captionflow.uris import file_system, full_disk_errors, resolve, store_errors
 
 _DRAFT = "manifest.partial.json"
 # Seconds.
 _LOCK_SECONDS, _LOCK_PAUSE = 60.0, 0.02
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def now() -> str:
@@ -60,17 +58,6 @@ class HashingWriter(io.RawIOBase):
     def info(self) -> FileInfo:
         """Path, size and sha256 of what has been written so far."""
         return FileInfo(self._name, self._bytes, self._digest.hexdigest())
-
-
-@contextmanager
-def full_disk_in_one_line(uri: str) -> Iterator[None]:
-    """Raise StepFailedError when the disk gets full that `uri` is on."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise StepFailedError(f"{uri}: cannot be written: {error.strerror}; make room and run again") from error
-        raise
 
 
 def _new_token() -> str:
@@ -166,7 +153,7 @@ class Draft:
         fs, root = file_system(self.uri)
         path, scratch = f"{root}/{name}", f"{root}/{name}.{uuid.uuid4().hex}.tmp"
         try:
-            with full_disk_in_one_line(f"{self.uri}/{name}"):
+            with full_disk_errors(f"{self.uri}/{name}"):
                 fs.makedirs(fs._parent(path), exist_ok=True)
                 with fs.open(scratch, "wb") as file:
                     writer = HashingWriter(name, file)

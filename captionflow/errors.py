@@ -1,4 +1,4 @@
-"""The two ways a step ends badly that a person can act on; the CLI prints them as one line."""
+"""The ways a step ends badly that a person can act on; the CLI prints each as one line."""
 
 
 class CaptionFlowError(Exception):

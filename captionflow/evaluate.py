@@ -15,7 +15,7 @@ from captionflow.draft import begin
 from captionflow.errors import InvalidInputError
 from captionflow.kinds import EVALUATION, MODEL, PREPROCESSED, REPORT
 from captionflow.lineage import lineage, render
-from captionflow.parameters import EvaluateParameters, PreprocessParameters
+from captionflow.parameters import EvaluateParameters
 from captionflow.records import Sample
 from captionflow.report import Exhibit, write_report
 from captionflow.tracking import NOTE, track
@@ -94,7 +94,7 @@ def score(predictions: list[Prediction]) -> tuple[dict[str, float], list[Predict
 
 
 def _predict(model: TrainedModel, data: Artifact, samples: Samples, parameters: EvaluateParameters) -> list[Prediction]:
-    stored = PreprocessParameters.from_mapping(data.manifest.parameters)
+    stored = samples.images
     if stored.image_size != model.images.image_size:
         raise InvalidInputError(
             f"{data.uri}: its images are {stored.image_size} pixels wide, the model was trained on "
@@ -122,8 +122,7 @@ def _lineage(model: Artifact, data: Artifact) -> str:
 
 def _exhibits(chosen: list[Prediction], data: Artifact) -> list[Exhibit]:
     wanted = {prediction.image_id for prediction in chosen}
-    pictures: dict[int, Sample] = {
-        sample.image_id: sample for sample in Samples(data, _SPLIT) if sample.image_id in wanted
-    }
-    image_format = PreprocessParameters.from_mapping(data.manifest.parameters).image_format
-    return [Exhibit(pictures[p.image_id], image_format, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen]
+    samples = Samples(data, _SPLIT)
+    pictures: dict[int, Sample] = {sample.image_id: sample for sample in samples if sample.image_id in wanted}
+    form = samples.images.image_format
+    return [Exhibit(pictures[p.image_id], form, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen]

@@ -10,10 +10,9 @@ from typing import IO
 from urllib3.util import Timeout
 
 from captionflow.access import WEB_SCHEMES, Access, NotPublicError
-from captionflow.draft import full_disk_in_one_line
 from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
 from captionflow.parameters import IngestParameters
-from captionflow.uris import ANSWERS, file_system
+from captionflow.uris import ANSWERS, file_system, full_disk_errors
 from captionflow.web import MAX_REDIRECTS, Web, parse, redirected
 
 _MEGABYTE = 1_000_000
@@ -36,7 +35,7 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
     deadline = time.monotonic() + parameters.max_source_seconds
     room = parameters.max_source_megabytes * _MEGABYTE
     try:
-        with full_disk_in_one_line(tempfile.gettempdir()), _opened(uri, parameters, deadline) as read:
+        with full_disk_errors(tempfile.gettempdir()), _opened(uri, parameters, deadline) as read:
             while piece := read(_PIECE):
                 room -= len(piece)
                 if room < 0:

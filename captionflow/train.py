@@ -25,7 +25,7 @@ from captionflow.draft import begin
 from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.kinds import MODEL, PREPROCESSED
 from captionflow.model import Captioner, ModelConfig
-from captionflow.parameters import PreprocessParameters, TrainParameters
+from captionflow.parameters import TrainParameters
 from captionflow.tracking import Tracking, track
 
 _LOG = logging.getLogger(__name__)
@@ -55,14 +55,13 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
         _LOG.warning("%s: its test split is empty, so there will be nothing to evaluate the model on", source.uri)
     words = count_tokens(c.text for sample in Samples(source, "train", check=True) for c in sample.captions)
     vocabulary = Vocabulary.build(words, parameters.min_count, parameters.max_vocabulary)
-    images = PreprocessParameters.from_mapping(source.manifest.parameters)
-    config = _model_config(parameters, len(vocabulary), images.image_size)
     samples, val_samples = Samples(source, "train", parameters.seed), Samples(source, "val")
+    config = _model_config(parameters, len(vocabulary), samples.images.image_size)
     draft = begin(output, MODEL, parameters.to_json(), [source.parent])
 
     torch.manual_seed(parameters.seed)
     model = Captioner(config).to(device)
-    collate = Collate(vocabulary, images.image_format, parameters.max_caption_length)
+    collate = Collate(vocabulary, samples.images.image_format, parameters.max_caption_length)
     train_batches = loader(samples, collate, parameters.batch_size, parameters.loader_workers)
     val_batches = loader(val_samples, collate, parameters.batch_size)
 

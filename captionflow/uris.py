@@ -6,6 +6,7 @@ So only the schemes below are opened, and never a chain. `http` and `https` are 
 is fetched by `captionflow.fetch` and `captionflow.sources`, with their bounds.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
+from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedError, StoreError
 
 SCHEMES = ("file", "gs", "s3", "abfs", "az")
 """What every deployment opens, beside plain paths."""
@@ -29,6 +30,7 @@ SCHEMES_VARIABLE = "CAPTIONFLOW_URI_SCHEMES"
 
 _CHAIN = "::"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_local(uri: str) -> bool:
@@ -106,6 +108,24 @@ def store_errors(uri: str) -> Iterator[None]:
         raise StoreError(
             f"{uri}: cannot be reached: {said}; check the address, the credentials and their rights"
         ) from error
+
+
+@contextmanager
+def full_disk_errors(uri: str) -> Iterator[None]:
+    """Turn what the system says of a full disk into one line.
+
+    Args:
+        uri: what is written, which the message names.
+
+    Raises:
+        StepFailedError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise StepFailedError(f"{uri}: cannot be written: {error.strerror}; make room and run again") from error
+        raise
 
 
 def _open_schemes() -> tuple[str, ...]:

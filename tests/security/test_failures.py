@@ -122,6 +122,7 @@ def test_training_tells_that_there_will_be_nothing_to_evaluate_on(
 def test_a_loss_whose_perplexity_no_float_holds_costs_no_training(
     trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The loss is made up: no training of a few seconds gets there, whatever its learning rate."""
     monkeypatch.setattr(training, "_mean_loss", lambda *_: 800.0)
     uri = training.train(trainable, str(tmp_path / "model"), TrainParameters(**SMALL, epochs=1))
     metrics = open_artifact(uri).manifest.metrics
