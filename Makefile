@@ -1,4 +1,4 @@
-# The front door. Everything installs into .venv, everything it makes goes to .airflow and artifacts.
+# The front door. Everything installs into .venv (TFX into .venv-tfx); what it makes goes to .airflow and artifacts.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -29,6 +29,7 @@ export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 
 SYNCED := .venv/.synced
+TFX_SYNCED := .venv-tfx/.synced
 DATABASE := $(AIRFLOW_HOME)/airflow.db
 SAMPLE := $(ROOT)/sample/manifest.json
 SAMPLE_CSV := $(ROOT)/sample_csv/manifest.json
@@ -47,11 +48,12 @@ run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"
 	captionflow summary $(ROOT)/image_captioning/manual__$(RUN_AT); exit $$status
 
 .PHONY: tfx
-tfx: $(SAMPLE_CSV) ## Run the TFX pipeline on the captions of the built-in sample
+tfx: $(SAMPLE_CSV) $(TFX_SYNCED) ## Run the TFX pipeline on the captions of the built-in sample
 	captionflow tfx run --csv $(ROOT)/sample_csv/captions.csv --pipeline-root $(ROOT)/image_captioning_tfx
 
 .PHONY: test
-test: lint ## Check style, types and import rules, then run all tests
+test: lint $(TFX_SYNCED) ## Check style, types and import rules, then run all tests in both environments
+	.venv-tfx/bin/python -m pytest --confcutdir tests/tfx tests/tfx
 	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: lint
@@ -113,24 +115,29 @@ build/image_captioning_vertex.json: $(SYNCED)
 mlflow: $(SYNCED) ## MLflow's UI at http://localhost:5000: parameters, curves, models and reports of all runs
 	mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI"
 
+COMPILE = $(UV) pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+
 .PHONY: lock
-lock: | $(UV) ## Choose the newest versions that fit together and write them to requirements.lock
-	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --upgrade \
-	  --custom-compile-command 'make lock' --quiet --output-file requirements.lock
+lock: | $(UV) ## Choose the newest versions that fit together and write them to both requirements.lock
+	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) --config-file tfx_pipeline/uv.toml --extra gcs,ingestion,s3 --output-file tfx_pipeline/requirements.lock \
+	  pyproject.toml tfx_pipeline/requirements.in
 
 .PHONY: clean
 clean: ## Remove the environment, the Airflow database and all artifacts
-	rm -rf .venv .uv .bench .airflow artifacts build dist *.egg-info
+	rm -rf .venv .venv-tfx .uv .bench .airflow artifacts build dist *.egg-info
 
 .uv/bin/uv:
 	@mkdir -p .uv
 	@awk '/^uv==/ {found=1} found {print} found && !/\\$$/ {exit}' requirements.lock > .uv/requirements.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --target .uv -r .uv/requirements.txt
 
-$(SYNCED): requirements.lock pyproject.toml | $(UV)
-	test -x $(BIN)/python || $(UV) venv --quiet --python 3.11 .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --quiet requirements.lock
-	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+$(SYNCED): requirements.lock
+$(TFX_SYNCED): tfx_pipeline/requirements.lock
+$(SYNCED) $(TFX_SYNCED): pyproject.toml | $(UV)
+	test -x $(@D)/bin/python || $(UV) venv --quiet --python 3.11 $(@D)
+	VIRTUAL_ENV=$(@D) $(UV) pip sync --quiet $(filter %.lock,$^)
+	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(DATABASE): $(SYNCED)

@@ -9,12 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.decorators import dag, task
-from airflow.models.param import Param
-from airflow.operators.python import get_current_context
 from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
-from airflow.utils.context import Context
-from airflow.utils.xcom import XCOM_RETURN_KEY
+from airflow.sdk import BaseXCom, Context, Param, dag, get_current_context, task
 from captionflow_links import MlflowRunLink, ReportLink
 from dataflow_job import BeamOperator, job_name, label
 from training_place import SETTINGS, PlaceParameters, StepOperator
@@ -155,7 +151,7 @@ def dataflow_options(artifact_root: str) -> dict[str, str]:
 
 def publish_uri(context: Context, result: Any) -> None:
     """Make the URI of the artifact the task's XCom, in place of the operator's own."""
-    context["ti"].xcom_push(XCOM_RETURN_KEY, context["task"].pipeline_options["output"])
+    context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, context["task"].pipeline_options["output"])
 
 
 @dag(

@@ -11,10 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow import DAG
-from airflow.models.baseoperator import BaseOperator
-from airflow.models.param import Param
-from airflow.utils.context import Context
+from airflow.sdk import DAG, BaseOperator, Context, Param
 from training_place import VertexSettings
 from trigger_form import DEFAULT_ARGS, check_conf, check_places, no_retry_in_vain, settings
 

@@ -15,9 +15,8 @@ from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from airflow.exceptions import AirflowFailException, AirflowSkipException
-from airflow.models import BaseOperator
-from airflow.utils.context import Context
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.sdk import BaseOperator, Context
 from plain_text import PlainText
 from trigger_form import DEFAULT_ARGS, artifact, check_conf, no_retry_in_vain, read, settings
 

@@ -12,9 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from airflow.exceptions import AirflowFailException
-from airflow.models.param import Param
-from airflow.utils.context import Context
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import Context, Param
 
 from captionflow.errors import CaptionFlowError, InvalidInputError, StoreError
 from captionflow.kinds import ARTIFACT_ROOT_MEANING, artifact_uri

@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from airflow.configuration import conf
-from airflow.models.baseoperatorlink import BaseOperatorLink
-from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.models.xcom import XCom
-from airflow.utils.xcom import XCOM_RETURN_KEY
+from airflow.sdk import BaseOperatorLink, BaseXCom
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.sdk.types import TaskInstanceKey
 
 from captionflow.artifacts import Artifact, open_artifact
 from captionflow.kinds import EVALUATION
@@ -49,14 +48,14 @@ class ReportLink(BaseOperatorLink):
         """Return the report's path in Airflow's webserver, or an empty text while there is none."""
         if artifact_of(ti_key, EVALUATION) is None:
             return ""
-        root = urlsplit(conf.get("webserver", "base_url")).path.rstrip("/")
+        root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
         where = "/".join(quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         return f"{root}{REPORTS_PATH}/report/{where}"
 
 
 def artifact_of(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | None:
     """Return the artifact whose URI is the task's XCom, or None where it is gone or was never made."""
-    uri = XCom.get_value(ti_key=ti_key, key=XCOM_RETURN_KEY)
+    uri = XCom.get_value(ti_key=ti_key, key=BaseXCom.XCOM_RETURN_KEY)
     try:
         return open_artifact(uri, kind) if isinstance(uri, str) else None
     except Exception as error:  # each store's client has errors of its own

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any, NoReturn
 
-from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.google.cloud.hooks.dataflow import (
     DataflowHook,
     DataflowJobStatus,
@@ -19,9 +19,8 @@ from airflow.providers.google.cloud.hooks.dataflow import (
 )
 from airflow.providers.google.cloud.links.dataflow import DataflowJobLink
 from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStateCompleteTrigger
+from airflow.sdk import Context, TaskInstanceState
 from airflow.triggers.base import TriggerEvent
-from airflow.utils.context import Context
-from airflow.utils.state import TaskInstanceState
 from googleapiclient.errors import HttpError
 from plain_text import PlainText
 

@@ -16,7 +16,6 @@ os.environ["CAPTIONFLOW_URI_SCHEMES"] = "memory"
 os.environ["CAPTIONFLOW_TRIGGER_PREFIXES"] = tempfile.gettempdir()
 # What tests do is tracked only where a test says so.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
-os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"
 
 import pytest
 
@@ -34,7 +33,7 @@ COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make errors of Airflow's deprecations; in pyproject.toml this would import Airflow before the lines above."""
-    config.addinivalue_line("filterwarnings", "error::airflow.exceptions.RemovedInAirflow3Warning")
+    config.addinivalue_line("filterwarnings", "error::airflow.exceptions.RemovedInAirflow4Warning")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
