@@ -22,9 +22,10 @@ from captionflow.hosts import HostDownError, Hosts
 from captionflow.parameters import PreprocessParameters
 from captionflow.preprocess import summary
 from tests.faults import Fault, catalogue, gzip_bomb, picture, put
+from tests.ingesting import CAPTION, ingest_records
 from tests.servers import Site, send, serve
 from tests.test_fetch import failure, fetched, fetcher
-from tests.test_preprocess import CAPTION, assert_accounted, ingest_records, rejects
+from tests.test_preprocess import assert_accounted, rejects
 
 pytestmark = pytest.mark.faults
 

@@ -34,12 +34,12 @@ from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.ingest import ingest
 from captionflow.parameters import COCO_LICENSES, IngestParameters, PreprocessParameters
 from captionflow.preprocess import clean, filter_license, license_key, parse
-from captionflow.records import ImageCaption, Reject, Sample, to_json_line
+from captionflow.records import ImageCaption, Reject, Sample
 from captionflow.shards import SPLITS, Layout, ShardInfo, read_shard
+from tests.ingesting import CAPTION, ingest_records
 from tests.processes import kill_after, wait_until
 from tests.servers import Site, send
 
-CAPTION = ImageCaption(1, 1, "A dog.", "http://x/1.jpg", "1.jpg", "Attribution License")
 TWO_WORKERS = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
 
@@ -63,14 +63,6 @@ def samples(artifact: Artifact, split: str) -> Iterator[Sample]:
 def rejects(artifact: Artifact) -> list[Reject]:
     lines = (line for file in artifact.files("rejects/") for line in artifact.read(file.path).splitlines())
     return [Reject.from_json(line) for line in lines]
-
-
-def ingest_records(records: list[ImageCaption], folder: Path) -> str:
-    """Bring records through the real ingest step."""
-    folder.mkdir(exist_ok=True)
-    source = folder / "captions.jsonl"
-    source.write_bytes(b"".join(map(to_json_line, records)))
-    return ingest(str(folder / "ingested"), IngestParameters(sources=(str(source),)))
 
 
 def assert_accounted(artifact: Artifact) -> None:

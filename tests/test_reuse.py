@@ -12,8 +12,9 @@ from captionflow.artifacts import open_artifact
 from captionflow.errors import InvalidInputError
 from captionflow.parameters import PreprocessParameters
 from captionflow.records import ImageCaption
+from tests.ingesting import ingest_records
 from tests.servers import Site, send
-from tests.test_preprocess import assert_accounted, content, ingest_records
+from tests.test_preprocess import assert_accounted, content
 
 RECORD = ImageCaption(1, 1, "A dog.", "", "1.jpg", "Attribution License")
 FAILING, GONE = 5, 7

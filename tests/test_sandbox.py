@@ -26,10 +26,11 @@ from captionflow.shard_workers import ShardWorkers
 from captionflow.shard_writer import ShardTask
 from captionflow.shards import Layout, ShardKey
 from tests.fuzz_images import LIMITS, base_files
+from tests.ingesting import CAPTION, ingest_records
 from tests.processes import wait_until
 from tests.servers import Site, send
 from tests.test_images import saved, two_colours
-from tests.test_preprocess import CAPTION, assert_accounted, content, ingest_records, rejects
+from tests.test_preprocess import assert_accounted, content, rejects
 
 SEEDS = sorted(Path(__file__).with_name("seeds").iterdir())
 GOOD = saved(two_colours(), "JPEG")

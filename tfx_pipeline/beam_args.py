@@ -11,12 +11,14 @@ def beam_args(parameters: TfxParameters) -> list[str]:
         InvalidInputError: the runner needs something that is not given.
     """
     runner = parameters.beam_runner
-    return [f"--runner={runner}", *_OF_RUNNER[runner](parameters), *parameters.beam_args]
+    return [*_OF_RUNNER[runner](parameters), *parameters.beam_args]
 
 
 def _direct(parameters: TfxParameters) -> list[str]:
     workers = parameters.direct_num_workers
-    return [f"--direct_num_workers={workers}"] + ["--direct_running_mode=multi_processing"] * (workers != 1)
+    # Left to itself DirectRunner downloads a Prism binary and runs that; this is what it falls back to offline.
+    named = ["--runner=FnApiRunner", f"--direct_num_workers={workers}"]
+    return named + ["--direct_running_mode=multi_processing"] * (workers != 1)
 
 
 def _dataflow(parameters: TfxParameters) -> list[str]:
@@ -24,6 +26,7 @@ def _dataflow(parameters: TfxParameters) -> list[str]:
         if not value:
             raise InvalidInputError(f"{flag}: DataflowRunner needs it")
     return [
+        "--runner=DataflowRunner",
         f"--project={parameters.gcp_project_id}",
         f"--region={parameters.region}",
         f"--temp_location={parameters.pipeline_root}/.temp",
@@ -33,7 +36,7 @@ def _dataflow(parameters: TfxParameters) -> list[str]:
 def _flink(parameters: TfxParameters) -> list[str]:
     if not any(argument.startswith(("--flink_master", "--job_endpoint")) for argument in parameters.beam_args):
         raise InvalidInputError("--beam-args: FlinkRunner needs --flink_master=HOST:PORT")
-    return []
+    return ["--runner=FlinkRunner"]
 
 
 _OF_RUNNER = {"DirectRunner": _direct, "DataflowRunner": _dataflow, "FlinkRunner": _flink}

@@ -2,15 +2,15 @@
 
 import json
 import logging
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from captionflow.options import expand
+from tfx_pipeline.environment import continue_with_tfx
+from tfx_pipeline.logs import hush
 from tfx_pipeline.parameters import METADATA_FILE, METADATA_VARIABLE, TfxParameters, metadata_location
 
 app = typer.Typer(
@@ -88,11 +88,10 @@ def lineage(uri: str, metadata: str, *, as_json: bool) -> str:
 
 
 def _prepare() -> None:
-    """Let our own progress through to the terminal, and of TensorFlow's and Google's chatter nothing."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    """Go to where TFX is; let our own progress through to the terminal, and nothing of TensorFlow's chatter."""
+    continue_with_tfx()
+    hush()
     logging.getLogger().addHandler(logging.NullHandler())
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logger = logging.getLogger("tfx_pipeline")
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.INFO)

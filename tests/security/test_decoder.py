@@ -19,10 +19,11 @@ from captionflow.images import ImageError, process
 from captionflow.parameters import PreprocessParameters
 from captionflow.sandbox import Sandbox, _slot_bytes
 from tests.fuzz_images import LIMITS
+from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow, wait_until
 from tests.servers import Site
 from tests.test_images import saved
-from tests.test_preprocess import CAPTION, content, ingest_records
+from tests.test_preprocess import content
 from tests.test_sandbox import GOOD, many_scans
 
 pytestmark = pytest.mark.security

@@ -19,8 +19,8 @@ from captionflow.errors import InvalidInputError, StepFailedError
 from captionflow.parameters import PreprocessParameters, TrainParameters
 from captionflow.shards import Layout
 from tests.conftest import SMALL
+from tests.ingesting import CAPTION, ingest_records
 from tests.servers import Site
-from tests.test_preprocess import CAPTION, ingest_records
 
 pytestmark = pytest.mark.security
 

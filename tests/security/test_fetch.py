@@ -21,10 +21,11 @@ from captionflow.download import Downloader
 from captionflow.fetch import Attempts
 from captionflow.parameters import PreprocessParameters
 from captionflow.reuse import Earlier, EarlierPictures
+from tests.ingesting import CAPTION, ingest_records
 from tests.s3 import KEYS, serve_s3
 from tests.servers import Site, send
 from tests.test_fetch import failure, fetcher
-from tests.test_preprocess import CAPTION, assert_accounted, ingest_records, rejects
+from tests.test_preprocess import assert_accounted, rejects
 
 pytestmark = pytest.mark.security
 

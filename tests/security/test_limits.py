@@ -16,7 +16,7 @@ from captionflow.parameters import IngestParameters, PreprocessParameters, Train
 from captionflow.records import ImageCaption, Reject, to_json_line
 from captionflow.train import train
 from tests.conftest import SMALL
-from tests.test_preprocess import CAPTION
+from tests.ingesting import CAPTION
 
 pytestmark = pytest.mark.security
 

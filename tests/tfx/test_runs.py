@@ -1,36 +1,26 @@
-"""Real runs of the TFX pipeline: on this machine and on Airflow, again, on other captions, and what is left behind."""
+"""Real runs of the TFX pipeline on this machine: again, on other captions, and what is left behind."""
 
 import json
 import random
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from captionflow.csv_export import FILE, export_csv
+from captionflow.csv_export import FILE
 from captionflow.records import ImageCaption
 from captionflow.sources import COLUMNS
 from tests.processes import captionflow
-from tests.test_dag import Airflow
+from tests.tfx.conftest import QUICK, latest, pushed, run
 from tfx_pipeline.parameters import METADATA_FILE, TfxParameters
 
 pytestmark = pytest.mark.slow
 
-RUN_AT = "2026-02-03T04:05:06+00:00"
-QUICK = {"epochs": 6, "width": 48, "learning_rate": 0.02}
+MAIN = Path(__file__).parents[2] / ".venv" / "bin" / "captionflow"
 WORDS = ["gravel", "willow", "harbour", "engine", "lantern", "copper", "meadow", "anchor", "velvet", "thunder"]
-
-
-@pytest.fixture(scope="module")
-def csv_uri(ingested: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The captions of the small sample as CSV."""
-    return export_csv(ingested, str(tmp_path_factory.mktemp("csv") / "csv"))
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +36,6 @@ def other_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def run(csv: str, root: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    options = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return captionflow("tfx", "run", "--csv", csv, "--pipeline-root", str(root), *options, *more)
-
-
 @pytest.fixture(scope="module")
 def root(csv_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline's root after a first run."""
@@ -60,15 +45,6 @@ def root(csv_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
     return folder
-
-
-def pushed(root: Path) -> Path:
-    """The model that TensorFlow Serving would take: the one with the highest number."""
-    return max((root / "serving").iterdir(), key=lambda folder: int(folder.name))
-
-
-def latest(root: Path, pattern: str) -> Path:
-    return max(root.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
 def test_a_run_tells_how_far_it_is_and_what_it_came_to(root: Path) -> None:
@@ -138,7 +114,8 @@ print(*tokens[0])
 
 
 def test_lineage_of_the_pushed_model_goes_back_to_the_source(root: Path, csv_uri: str, ingested: str) -> None:
-    done = captionflow("lineage", str(pushed(root)), "--json")
+    # From the main environment, which has no TFX.
+    done = subprocess.run([MAIN, "lineage", str(pushed(root)), "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     node = json.loads(done.stdout)
     assert node["made_by"]["component"] == "Pusher"
@@ -236,71 +213,13 @@ def test_a_metadata_store_that_does_not_answer_is_one_line_without_its_password(
     assert "hidden-word" not in done.stderr + (tmp_path / "tfx.log").read_text()
 
 
-class TfxAirflow(Airflow):
-    """Runs of the TFX DAG."""
-
-    def dag_test(self, conf: dict[str, Any]) -> list[str]:
-        return ["dags", "test", "image_captioning_tfx", RUN_AT, "--conf", json.dumps(conf)]
-
-
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> TfxAirflow:
-    return TfxAirflow(tmp_path_factory.mktemp("airflow"))
-
-
-def test_airflow_makes_the_same_of_the_same_captions(root: Path, csv_uri: str, airflow: TfxAirflow) -> None:
-    from tfx_pipeline.results import metrics
-
-    csv = f"{csv_uri}/{FILE}"
-    folder = airflow.artifacts / "root"
-    done = airflow.set(pipeline_root=str(folder)).run(*airflow.dag_test({"csv": csv, **QUICK}))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert pushed(folder).is_dir()
-    first = sorted(root.glob("Evaluator/evaluation/*"), key=lambda path: int(path.name))[0]
-    assert metrics(str(first)) == metrics(str(latest(folder, "Evaluator/evaluation/*")))
-    for made in ("SchemaGen/schema/*/schema.pbtxt", "Transform/transform_graph/*/transform_fn/assets/words"):
-        of_local = min(root.glob(made), key=lambda path: path.stat().st_mtime)
-        assert of_local.read_bytes() == next(folder.glob(made)).read_bytes()
-    assert statistics(root) == statistics(folder)
-    with sqlite3.connect(folder / METADATA_FILE) as database:
-        names = {name for (name,) in database.execute("SELECT name FROM Context")}
-    assert f"image_captioning_tfx.manual__{RUN_AT}.Trainer" in names
-
-
-def statistics(root: Path) -> dict[str, Any]:
-    """Statistics of the captions by split, of the first run."""
-    import tensorflow_data_validation as tfdv
-    from google.protobuf import json_format
-
-    folder = min((root / "StatisticsGen" / "statistics").iterdir(), key=lambda path: path.stat().st_mtime)
-    found = {}
-    for split in ("train", "eval"):
-        stats = tfdv.load_stats_binary(str(folder / f"Split-{split}" / "FeatureStats.pb"))
-        found[split] = json_format.MessageToDict(stats)
-    return found
-
-
-def test_a_missing_csv_fails_the_task_with_one_last_line(airflow: TfxAirflow, tmp_path: Path) -> None:
-    csv = tmp_path / "none" / "captions.csv"
-    done = airflow.run(*airflow.dag_test({"csv": str(csv)}))
-    assert done.returncode == 1
-    lines = [line for line in done.stdout.splitlines() if "no such file, or no .csv file in it" in line]
-    assert lines[-1].endswith(f"--csv: {csv}: no such file, or no .csv file in it")
-
-
-@pytest.mark.filterwarnings("ignore::airflow.exceptions.RemovedInAirflow3Warning")  # TFX's runner still says it
 def test_a_task_can_be_run_again(csv_uri: str, tmp_path: Path) -> None:
     """TFX's launcher alone fails on what an earlier attempt of the same run left in the metadata store."""
     from tfx_pipeline.airflow import run_component
 
     parameters = TfxParameters(csv=f"{csv_uri}/{FILE}", pipeline_root=str(tmp_path / "root"), enable_cache=False)
-    run = SimpleNamespace(run_id="one")
-    context = {
-        "run_id": run.run_id,
-        "dag": SimpleNamespace(start_date=datetime(2024, 1, 1)),
-        "ti": SimpleNamespace(get_dagrun=lambda: run),
-    }
     for component in ("CsvExampleGen", "CsvExampleGen", "StatisticsGen", "StatisticsGen", "SchemaGen"):
-        run_component(component, parameters, context)
+        made = run_component(component, parameters, "one")
+    assert made == {"schema": [str(next((tmp_path / "root" / "SchemaGen" / "schema").iterdir()))]}
     assert len(list((tmp_path / "root" / "StatisticsGen" / "statistics").iterdir())) == 2
     assert len(list((tmp_path / "root" / "SchemaGen" / "schema").iterdir())) == 1

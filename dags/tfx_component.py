@@ -1,0 +1,86 @@
+"""A component of the TFX pipeline as a task: a process of TFX's own environment, which is not Airflow's."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.sdk import BaseOperator, Context
+from local_job import LocalJob
+from trigger_form import ARTIFACT_ROOT, check_conf, no_retry_in_vain, read, settings
+
+from captionflow import beam_tuning
+from captionflow.errors import InvalidInputError, StoreError
+from tfx_pipeline.environment import tfx_python
+from tfx_pipeline.parameters import PIPELINE_NAME, TfxParameters, TfxSettings
+
+
+class TfxComponent(BaseOperator):
+    """Runs the component of the task's name, as AirflowDagRunner would; its XCom is {output: [URI, …]}."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._job: LocalJob | None = None
+
+    def execute(self, context: Context) -> dict[str, list[str]]:
+        """Start TFX's Python, log what it says as it says it, and take its answer."""
+        with no_retry_in_vain():
+            parameters, python = parameters_of(context), tfx_python()
+        with TemporaryDirectory(prefix="captionflow-tfx-") as folder:
+            request = {
+                "component": self.task_id,
+                "parameters": parameters.to_json(),
+                "run_id": context["run_id"],
+                "answer": f"{folder}/answer.json",
+            }
+            self._job = LocalJob(
+                [python, "-P", "-m", "tfx_pipeline.task"], log=self.log, environment=_environment(folder)
+            )
+            try:
+                self._job.run(stdin=json.dumps(request).encode())
+            except AirflowException:
+                with no_retry_in_vain():
+                    _raise_error_of(Path(request["answer"]))
+                raise
+            outputs: dict[str, list[str]] = json.loads(Path(request["answer"]).read_bytes())["outputs"]
+            return outputs
+
+    def on_kill(self) -> None:
+        """End the component's process, and what it started."""
+        if self._job:
+            self._job.kill()
+
+
+def parameters_of(context: Context) -> TfxParameters:
+    """Return what the form gives, with what the deployment says of code, places and Beam.
+
+    Raises:
+        InvalidInputError: the form, or a setting of the deployment, cannot be used.
+    """
+    from airflow.providers.apache.beam.hooks.beam import beam_options_to_args  # takes seconds to import
+
+    check_conf(context, settings(TfxSettings))
+    given = read(TfxParameters, context)
+    tuning = beam_tuning.parsed("beam_args", given.beam_args)
+    options = beam_tuning.options_for(given.beam_runner, "beam_args", tuning)
+    beam_args = tuple(beam_options_to_args(options))
+    said = TfxSettings.from_environment(pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}")
+    return replace(given, **said.to_json(), beam_args=beam_args)
+
+
+def _environment(home: str) -> dict[str, str]:
+    """Return the worker's environment without Airflow's settings and secrets: TFX uses Airflow 2 as a library."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
+    # Where the project is not installed, its packages are in the DAGs folder.
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path(beam_tuning.__file__).parents[1])]))
+    return kept | {"AIRFLOW_HOME": home, "_AIRFLOW__AS_LIBRARY": "1", "PYTHONPATH": path}
+
+
+def _raise_error_of(answer: Path) -> None:
+    """Raise what the component found wrong, if it could still tell."""
+    told = json.loads(answer.read_bytes()) if answer.exists() else {}
+    if "error" in told:
+        raise (StoreError if told["retry"] else InvalidInputError)(told["error"])

@@ -1,0 +1,57 @@
+"""One component's task as a process of TFX's environment: the request is JSON on stdin, the answer a JSON file.
+
+    python -m tfx_pipeline.task < request.json
+
+The request: {"component": ID, "parameters": {…}, "run_id": ID, "answer": FILE}.
+The answer: {"outputs": {NAME: [URI, …]}}, or {"error": MESSAGE, "retry": BOOL} and an exit code that is not 0.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from captionflow.errors import CaptionFlowError, StoreError
+from tfx_pipeline.logs import Formatter, hush
+from tfx_pipeline.parameters import TfxParameters, metadata_location
+
+
+def main() -> int:
+    """Run the component that the request names; returns the exit code."""
+    request = json.load(sys.stdin)
+    parameters = TfxParameters.from_mapping(request["parameters"])
+    _log_to_stderr(metadata_location(parameters))
+    answer, code = _run(request["component"], parameters, request["run_id"])
+    Path(request["answer"]).write_text(json.dumps(answer))
+    return code
+
+
+def _run(component: str, parameters: TfxParameters, run_id: str) -> tuple[dict[str, Any], int]:
+    from tfx_pipeline.airflow import run_component
+
+    try:
+        return {"outputs": run_component(component, parameters, run_id)}, 0
+    except CaptionFlowError as error:
+        return {"error": str(error), "retry": isinstance(error, StoreError)}, error.exit_code
+    except Exception as error:  # Whatever a component raises; logged here, where the secret is left out.
+        logging.getLogger(__name__).exception("%s failed", component)
+        return {"error": f"{component}: {type(error).__name__}; its traceback is above", "retry": True}, 1
+
+
+def _log_to_stderr(metadata: str) -> None:
+    hush()
+    from absl import logging as absl_logging
+
+    from tfx_pipeline.metadata import password
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(levelname)s:%(name)s:%(message)s", password(metadata)))
+    logging.getLogger().handlers = [handler]
+    logging.getLogger().setLevel(logging.INFO)
+    absl_logging.use_python_logging()
+    absl_logging.set_verbosity(absl_logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
