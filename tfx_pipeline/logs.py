@@ -9,7 +9,8 @@ def hush() -> None:
     """Let nothing through of the chatter of TensorFlow, Google's clients and Airflow 2; call it before they load."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for name, level in {"apache_beam": logging.WARNING, "tensorflow": logging.ERROR}.items():
+        logging.getLogger(name).setLevel(level)
 
 
 class Formatter(logging.Formatter):
