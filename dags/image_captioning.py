@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
 from airflow.sdk import BaseXCom, Context, Param, dag, get_current_context, task
+from announcement import announce, asset
 from captionflow_links import MlflowRunLink, ReportLink
 from dataflow_job import BeamOperator, job_name, label
 from training_place import SETTINGS, PlaceParameters, StepOperator
@@ -151,7 +152,9 @@ def dataflow_options(artifact_root: str) -> dict[str, str]:
 
 def publish_uri(context: Context, result: Any) -> None:
     """Make the URI of the artifact the task's XCom, in place of the operator's own."""
-    context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, context["task"].pipeline_options["output"])
+    uri = context["task"].pipeline_options["output"]
+    context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, uri)
+    announce(context, uri)
 
 
 @dag(
@@ -184,7 +187,7 @@ Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells wha
 def image_captioning() -> None:
     """Chain the four steps; what passes between them is URIs."""
 
-    @task
+    @task(outlets=[asset(INGESTED)], post_execute=announce)
     def ingest() -> str:
         from captionflow.ingest import ingest
 
@@ -199,6 +202,7 @@ def image_captioning() -> None:
         py_interpreter=sys.executable,
         pre_execute=prepare_beam,
         post_execute=publish_uri,
+        outlets=[asset(PREPROCESSED)],
         pipeline_options={"ingested": ingest()},
     )
     train = StepOperator(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk import BaseOperator, Context
+from announcement import announce, asset
 from plain_text import PlainText
 from trigger_form import DEFAULT_ARGS, artifact, check_conf, no_retry_in_vain, read, settings
 
@@ -129,7 +130,7 @@ class StepOperator(PlainText, BaseOperator):
     template_fields = ("uris",)
 
     def __init__(self, *, parameters: type[Parameters], uris: dict[str, Any], makes: str, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        super().__init__(outlets=[asset(makes)], post_execute=announce, **arguments)
         self.parameters = parameters
         self.uris = uris
         self.makes = makes
