@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from captionflow.terminal import one_line
 
+_ENDED = "The job was ended with its task"
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):")
 _TRACEBACK = re.compile(r"[ +|]*(Exception Group )?Traceback \(most recent call last\):")
 _CHUNK = 1 << 16
@@ -163,6 +164,8 @@ class LocalJob:
         self._signal(signal.SIGTERM)
 
     def _start(self, stdin: bytes | None) -> subprocess.Popen[bytes]:
+        if self._killed_at is not None:
+            raise AirflowException(_ENDED)
         self._log.log(logging.INFO, "Running: %s", one_line(shlex.join(self._command)))
         try:
             self._process = subprocess.Popen(
@@ -213,7 +216,7 @@ class LocalJob:
 
     def _judge(self, code: int | None, reason: str) -> None:
         if self._killed_at is not None:
-            raise AirflowException("The job was ended with its task")
+            raise AirflowException(_ENDED)
         if code == 0:
             return
         how = f"ended with exit code {code}"
