@@ -12,6 +12,7 @@ import pytest
 from captionflow.parameters import DataflowParameters
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
+from tests.dags import DAGS, load
 from tests.pipeline_services import VertexPipelines
 
 ROOT = Path(__file__).parents[1]
@@ -23,13 +24,10 @@ def deploy(monkeypatch: pytest.MonkeyPatch, **settings: str) -> None:
         monkeypatch.setenv(f"CAPTIONFLOW_VERTEX_{name.upper()}", value)
 
 
-def load(monkeypatch: pytest.MonkeyPatch, spec: Path) -> Any:
-    from airflow.models.dagbag import DagBag
-
+def with_spec(monkeypatch: pytest.MonkeyPatch, spec: Path) -> Any:
+    """Return the DAG as it is with a compiled pipeline."""
     monkeypatch.setenv("CAPTIONFLOW_VERTEX_SPEC", str(spec))
-    bag = DagBag(ROOT / "dags" / "image_captioning_vertex.py", include_examples=False)
-    assert bag.import_errors == {}
-    return bag.dags["image_captioning_vertex"]
+    return load(DAGS / "image_captioning_vertex.py")["image_captioning_vertex"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def start(dag: Any, **params: Any) -> Any:
 def test_it_parses_without_a_compiled_pipeline_and_asks_for_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    dag = load(monkeypatch, tmp_path / "none.json")
+    dag = with_spec(monkeypatch, tmp_path / "none.json")
     dag.params.validate()
     assert set(dag.params) == set()
     (task,) = dag.tasks
@@ -70,11 +68,11 @@ def test_it_parses_whatever_lies_in_the_pipelines_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "broken.json").write_text(content)
-    assert len(load(monkeypatch, tmp_path / "broken.json").params) == 0
+    assert len(with_spec(monkeypatch, tmp_path / "broken.json").params) == 0
 
 
 def test_the_form_offers_the_pipelines_own_parameters(monkeypatch: pytest.MonkeyPatch, spec: Path) -> None:
-    dag = load(monkeypatch, spec)
+    dag = with_spec(monkeypatch, spec)
     dag.params.validate()
     assert set(dag.params) == set(pipeline_inputs()) - set(DataflowParameters.json_schema())
     for name in dag.params:
@@ -84,7 +82,7 @@ def test_the_form_offers_the_pipelines_own_parameters(monkeypatch: pytest.Monkey
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys, runpy; runpy.run_path('dags/image_captioning_vertex.py');"
+        "import sys; from tests.dags import DAGS, load; load(DAGS / 'image_captioning_vertex.py');"
         "print([m for m in ('torch', 'apache_beam', 'tensorflow', 'tfx', 'kfp', 'google.cloud.aiplatform')"
         " if m in sys.modules])"
     )
@@ -105,7 +103,7 @@ def test_a_setting_that_cannot_work_fails_at_once(
 ) -> None:
     from airflow.exceptions import AirflowFailException
 
-    dag = load(monkeypatch, spec)
+    dag = with_spec(monkeypatch, spec)
     deploy(monkeypatch, **{**RUN, **settings})
     with pytest.raises(AirflowFailException, match=message):
         start(dag)
@@ -133,7 +131,7 @@ def test_it_submits_over_http_defers_and_ends_as_vertex_says(
     aiplatform.init(api_endpoint=server.url, api_transport="rest")
     file: Path = request.getfixturevalue(pipeline)
     content = json.loads(file.read_bytes())
-    dag = load(monkeypatch, file)
+    dag = with_spec(monkeypatch, file)
     deploy(monkeypatch, **RUN, service_account="runner@b")
     monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "gs://a-bucket")
     with pytest.raises(TaskDeferred) as deferred:
