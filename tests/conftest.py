@@ -28,6 +28,9 @@ from tests.pipeline_services import VertexPipelines, service_account
 from tests.processes import captionflow
 from tests.servers import Site, serve
 
+# These run in TFX's environment.
+collect_ignore = ["tfx"]
+
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
 
 

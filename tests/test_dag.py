@@ -67,16 +67,18 @@ class Airflow:
         return self.artifacts / "image_captioning" / RUN_ID / kind
 
     def xcoms(self) -> dict[str, Any]:
-        rows = self._rows("SELECT task_id, value FROM xcom WHERE key = 'return_value' AND run_id = ?")
+        rows = self.query("SELECT task_id, value FROM xcom WHERE key = 'return_value' AND run_id = ?", RUN_ID)
         return {task: json.loads(value) for task, value in rows}
 
     def retried(self) -> list[str]:
         """Names of the tasks that the run began more than once."""
-        return [task for (task,) in self._rows("SELECT task_id FROM task_instance WHERE try_number > 1 AND run_id = ?")]
+        query = "SELECT task_id FROM task_instance WHERE try_number > 1 AND run_id = ?"
+        return [task for (task,) in self.query(query, RUN_ID)]
 
-    def _rows(self, query: str) -> list[tuple[str, ...]]:
+    def query(self, query: str, *values: str) -> list[tuple[str, ...]]:
+        """Return what the metadata database says."""
         with sqlite3.connect(self.home / "airflow.db") as database:
-            return database.execute(query, (RUN_ID,)).fetchall()
+            return database.execute(query, values).fetchall()
 
 
 @pytest.fixture(scope="module")

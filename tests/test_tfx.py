@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -101,35 +102,33 @@ def test_without_its_environment_a_command_says_how_to_get_it(tmp_path: Path, mo
     )
 
 
+class TfxAirflow(Airflow):
+    """Runs of the TFX DAG."""
+
+    def dag_test(self, conf: dict[str, Any]) -> list[str]:
+        return [sys.executable, "-m", "tests.dag_test", DAG, RUN_AT, json.dumps(conf)]
+
+
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    return Airflow(tmp_path_factory.mktemp("airflow"))
-
-
-def dag_test(csv: Path, *more: str) -> list[str]:
-    return ["dags", "test", DAG, RUN_AT, "--conf", json.dumps({"csv": str(csv)}), *more]
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> TfxAirflow:
+    return TfxAirflow(tmp_path_factory.mktemp("airflow"))
 
 
 @pytest.mark.slow
-def test_without_its_environment_a_task_fails_at_once_with_one_line(airflow: Airflow, tmp_path: Path) -> None:
-    done = airflow.set(tfx_python="/nowhere/python").run(*dag_test(tmp_path / "captions.csv"))
-    assert done.returncode != 0
-    assert "/nowhere/python: no such Python; `make tfx` installs TFX there" in done.stdout + done.stderr
-    assert not retried(airflow, "CsvExampleGen")
-
-
-@pytest.mark.slow
-def test_a_missing_csv_fails_at_once_with_one_line(airflow: Airflow, tmp_path: Path) -> None:
-    done = airflow.run(*dag_test(tmp_path / "none" / "captions.csv"))
-    assert done.returncode != 0
-    assert f"--csv: {tmp_path}/none/captions.csv: no such file, or no .csv file in it" in done.stdout + done.stderr
-    assert not retried(airflow, "CsvExampleGen")
-
-
-def retried(airflow: Airflow, task_id: str) -> bool:
-    """Whether the last run of the DAG left the task to a retry rather than failed."""
-    rows = airflow.query("SELECT state FROM task_instance WHERE task_id = ? ORDER BY updated_at", task_id)
-    return bool(rows[-1][0] != "failed")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tfx_python": "/nowhere/python"}, "/nowhere/python: no such Python; `make tfx` installs TFX there"),
+        ({}, "/none/captions.csv: no such file, or no .csv file in it"),
+    ],
+)
+def test_what_cannot_work_fails_at_once_with_one_line(
+    airflow: TfxAirflow, tmp_path: Path, settings: dict[str, str], message: str
+) -> None:
+    done = airflow.set(**settings).run_dag({"csv": f"{tmp_path}/none/captions.csv"})
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert airflow.retried() == []
 
 
 # Stands for TFX's Python: says something, starts a child, and waits; the worker's secrets are not in its environment.
@@ -145,7 +144,7 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_a_stopped_task_ends_all_that_its_component_started(airflow: Airflow, tmp_path: Path) -> None:
+def test_a_stopped_task_ends_all_that_its_component_started(airflow: TfxAirflow, tmp_path: Path) -> None:
     pids, log = tmp_path / "pids", tmp_path / "log"
     python = tmp_path / "python"
     python.write_text(WAITING.format(python=sys.executable, pids=str(pids)))
@@ -154,7 +153,7 @@ def test_a_stopped_task_ends_all_that_its_component_started(airflow: Airflow, tm
     airflow.env["AIRFLOW__CORE__FERNET_KEY"] = "not for TFX"
     with log.open("wb") as sink:
         run = subprocess.Popen(
-            airflow.command(*dag_test(tmp_path / "captions.csv")), env=airflow.env, stdout=sink, stderr=sink
+            airflow.dag_test({"csv": f"{tmp_path}/captions.csv"}), env=airflow.env, stdout=sink, stderr=sink
         )
     try:
         wait_until(lambda: pids.exists() and len(pids.read_text().split()) > 1, 120)
