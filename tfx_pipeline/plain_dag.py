@@ -7,7 +7,7 @@ Airflow gives a DAG file by default. dags/image_captioning_tfx.py is the form fo
 
 from tfx.orchestration.airflow.airflow_dag_runner import AirflowDagRunner, AirflowPipelineConfig
 
-from tfx_pipeline.airflow import CONFIG
+from tfx_pipeline.component_run import CONFIG
 from tfx_pipeline.parameters import TfxParameters, metadata_location
 from tfx_pipeline.pipeline import create_pipeline
 

@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def _run(component: str, parameters: TfxParameters, run_id: str) -> tuple[dict[str, Any], int]:
-    from tfx_pipeline.airflow import run_component
+    from tfx_pipeline.component_run import run_component
 
     try:
         return {"outputs": run_component(component, parameters, run_id)}, 0

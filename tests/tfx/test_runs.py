@@ -215,7 +215,7 @@ def test_a_metadata_store_that_does_not_answer_is_one_line_without_its_password(
 
 def test_a_task_can_be_run_again(csv_uri: str, tmp_path: Path) -> None:
     """TFX's launcher alone fails on what an earlier attempt of the same run left in the metadata store."""
-    from tfx_pipeline.airflow import run_component
+    from tfx_pipeline.component_run import run_component
 
     parameters = TfxParameters(csv=f"{csv_uri}/{FILE}", pipeline_root=str(tmp_path / "root"), enable_cache=False)
     for component in ("CsvExampleGen", "CsvExampleGen", "StatisticsGen", "StatisticsGen", "SchemaGen"):
