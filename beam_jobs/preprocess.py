@@ -166,6 +166,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     for before, word in pairwise(["", *arguments]):
         if not word.startswith("-") and (not before.startswith("--") or "=" in before):
             raise InvalidInputError(f"{word}: belongs to no option")
+    logging.basicConfig()  # Beam does it while it parses, and the log would go where its usage goes
     usage = io.StringIO()
     try:
         with redirect_stderr(usage):

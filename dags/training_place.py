@@ -1,7 +1,7 @@
 """Where training and evaluation run: in Airflow's worker, in a Kubernetes pod, or as a custom job of Vertex AI.
 
 The graph is the same wherever that is. A provider's operator is imported and made only inside the running task: Vertex
-AI's takes longer to import than all else in the DAG, and Kubernetes' need not be installed.
+AI's takes longer to import than all else in the DAG.
 """
 
 import logging
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -28,9 +27,6 @@ from kfp_pipeline.parameters import TrainingResources
 _LOG = logging.getLogger(__name__)
 
 _HERE, _POD, _VERTEX = "airflow", "kubernetes", "vertex"
-# TFX holds back Kubernetes' client, so our lock is without this provider; every Composer environment has it.
-PLACES = (_HERE, *([_POD] if find_spec("airflow.providers.cncf") else []), _VERTEX)
-
 _NEEDS = {
     _POD: ("train_image",),
     _VERTEX: ("train_image", "vertex_project", "vertex_region", "vertex_staging_bucket"),
@@ -55,10 +51,10 @@ class VertexSettings(Parameters):
 class PlaceParameters(TrainingResources, VertexSettings):
     """Where training and evaluation run. Building one checks that nothing is missing which the place needs."""
 
-    train_on: Literal[PLACES] = parameter(
+    train_on: Literal[_HERE, _POD, _VERTEX] = parameter(
         _HERE,
-        f"Where training and evaluation run. {_HERE}: in the worker, which then needs PyTorch. {_POD}: in a pod, where "
-        f"Airflow has the provider cncf-kubernetes, as Cloud Composer has. {_VERTEX}: as a custom job of Vertex AI. "
+        f"Where training and evaluation run. {_HERE}: in the worker, which then needs PyTorch. {_POD}: in a pod. "
+        f"{_VERTEX}: as a custom job of Vertex AI. "
         "For the latter two the artifact root must be a bucket that the container may use.",
     )
     train_image: str | None = parameter(

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
@@ -14,14 +12,12 @@ import pytest
 
 from captionflow.artifacts import open_artifact
 from captionflow.parameters import TrainParameters
+from tests.dags import DAGS, load
 from tests.pipeline_services import service_account
 from tests.servers import serve
 from tests.test_dag import ROOT, Airflow, artifacts, conf_for
 from tests.training_services import Cluster
 from tests.vertex_training import VertexTraining, serve_vertex
-
-# Of its own, since TFX holds back Kubernetes' client in our lock.
-PROVIDER = Path(__file__).parent / "kubernetes" / "requirements.txt"
 
 # Each other than its default, so that one that is not passed on is seen.
 TRAIN = {
@@ -34,24 +30,8 @@ EVALUATE = {"beam_size": 2, "evaluate_batch_size": 8, "gallery_size": 2}
 
 
 @pytest.fixture(scope="module")
-def with_provider(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that adds the provider cncf-kubernetes to this environment."""
-    folder = tmp_path_factory.mktemp("provider")
-    subprocess.run(
-        [
-            sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
-            "--python", sys.executable, "--target", folder, "--requirement", PROVIDER,
-        ],
-        check=True,
-    )  # fmt: skip
-    return folder
-
-
-@pytest.fixture(scope="module")
-def airflow(with_provider: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    found = Airflow(tmp_path_factory.mktemp("airflow"))
-    found.env["PYTHONPATH"] = os.pathsep.join((str(with_provider), str(ROOT)))
-    return found
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    return Airflow(tmp_path_factory.mktemp("airflow"))
 
 
 @pytest.fixture
@@ -84,27 +64,11 @@ def test_each_training_parameter_is_tried_with_another_value_than_its_default() 
     assert not [name for name, value in TRAIN.items() if value == schemas[name]["default"]]
 
 
-def offered(path: str) -> list[str]:
-    """Return the places that the form offers to an Airflow with these folders on its path."""
-    code = "import runpy; print(*runpy.run_path('dags/training_place.py')['PLACES'])"
-    folders = os.pathsep.join((path, str(ROOT), str(ROOT / "dags")))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": folders}, capture_output=True, text=True
-    )
-    return done.stdout.splitlines()[-1].split()
-
-
-def test_pods_are_offered_where_the_provider_is(with_provider: Path) -> None:
-    assert offered("") == ["airflow", "vertex"]
-    assert offered(str(with_provider)) == ["airflow", "kubernetes", "vertex"]
-
-
 def test_the_webserver_is_told_the_graph_and_a_form_that_says_nothing_of_places() -> None:
-    from airflow.models.dagbag import DagBag
-    from airflow.serialization.serialized_objects import SerializedDAG
+    from airflow.serialization.serialized_objects import DagSerialization
 
-    dag = DagBag(ROOT / "dags", include_examples=False).dags["image_captioning"]
-    told = SerializedDAG.from_dict(json.loads(json.dumps(SerializedDAG.to_dict(dag))))
+    dag = load(DAGS / "image_captioning.py")["image_captioning"]
+    told = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
     assert told.get_task("evaluate").upstream_task_ids == {"train", "preprocess"}
     assert list(told.get_task("evaluate").extra_links) == ["MLflow run", "Report"]
     assert {"epochs", "artifact_root"} <= set(told.params)
@@ -128,22 +92,22 @@ def test_a_worker_without_pytorch_says_so_at_once(airflow: Airflow, small_sample
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH)
     airflow = copy(airflow)
     airflow.env = airflow.env | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
-    done = airflow.run(*airflow.dag_test(conf_for(small_sample)))
+    done = airflow.run_dag(conf_for(small_sample))
     assert done.returncode != 0
     assert "CAPTIONFLOW_TRAIN_ON: airflow: this worker has no torch; choose another" in done.stdout
-    assert "UP_FOR_RETRY" not in done.stdout
+    assert airflow.retried() == []
 
 
 @pytest.mark.slow
 def test_a_pod_trains_and_another_evaluates_to_what_the_worker_makes(
     airflow: Airflow, cluster: Cluster, small_sample: Path
 ) -> None:
-    done = airflow.run(*airflow.dag_test(conf_for(small_sample, **TRAIN, **EVALUATE)))
+    done = airflow.run_dag(conf_for(small_sample, **TRAIN, **EVALUATE))
     assert done.returncode == 0, done.stdout[-3000:]
     in_worker, xcoms = artifacts(airflow), airflow.xcoms()
     shutil.rmtree(airflow.artifacts)
 
-    done = in_pods(airflow, cluster).run(*airflow.dag_test(conf_of(small_sample)))
+    done = in_pods(airflow, cluster).run_dag(conf_of(small_sample))
     assert done.returncode == 0, done.stdout[-5000:]
     assert artifacts(airflow) == in_worker
     assert airflow.xcoms() == xcoms
@@ -160,11 +124,11 @@ def test_a_pod_is_as_the_deployment_says_and_not_made_again_when_it_finds_its_in
         "train_gpus": "2", "train_cpu": "3", "train_memory": "5Gi", "pod_service_account": "trainer",
         "pod_node_labels": "cloud.google.com/gke-accelerator=nvidia-tesla-t4 pool=gpu",
     }  # fmt: skip
-    done = in_pods(airflow, cluster, **settings).run(*airflow.dag_test(conf_of(small_sample, **BAD_THERE)))
+    done = in_pods(airflow, cluster, **settings).run_dag(conf_of(small_sample, **BAD_THERE))
     assert done.returncode != 0
     assert "captionflow: --device: this machine has no mps" in done.stdout
     assert "The input or a parameter is bad" in done.stdout
-    assert "UP_FOR_RETRY" not in done.stdout
+    assert airflow.retried() == []
     (pod,) = cluster.made
     (container,) = pod["spec"]["containers"]
     takes = {"cpu": "3", "memory": "5Gi"}
@@ -180,9 +144,9 @@ def test_a_pod_is_as_the_deployment_says_and_not_made_again_when_it_finds_its_in
 @pytest.mark.slow
 def test_a_pod_that_loses_its_node_is_made_again(airflow: Airflow, cluster: Cluster, small_sample: Path) -> None:
     cluster.kill = 1
-    done = in_pods(airflow, cluster).run(*airflow.dag_test(conf_of(small_sample)))
+    done = in_pods(airflow, cluster).run_dag(conf_of(small_sample))
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "UP_FOR_RETRY" in done.stdout
+    assert airflow.retried() == ["train"]
     assert len(cluster.made) == 3
 
 
@@ -216,9 +180,9 @@ def test_vertex_trains_and_evaluates_on_a_gpu_and_a_lost_machine_is_replaced(
     airflow: Airflow, vertex: VertexTraining, small_sample: Path
 ) -> None:
     vertex.kill = 1
-    done = on(vertex, airflow).run(*airflow.dag_test(conf_of(small_sample)))
+    done = on(vertex, airflow).run_dag(conf_of(small_sample))
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "UP_FOR_RETRY" in done.stdout
+    assert airflow.retried() == ["train"]
     assert open_artifact(str(airflow.folder("model"))).manifest.parameters == TRAIN
     open_artifact(str(airflow.folder("evaluation"))).verify()
     assert airflow.xcoms()["evaluate"] == str(airflow.folder("evaluation"))
@@ -241,11 +205,11 @@ def test_vertex_trains_and_evaluates_on_a_gpu_and_a_lost_machine_is_replaced(
 def test_a_job_that_finds_its_input_bad_is_not_made_again(
     airflow: Airflow, vertex: VertexTraining, small_sample: Path
 ) -> None:
-    done = on(vertex, airflow).run(*airflow.dag_test(conf_of(small_sample, **BAD_THERE)))
+    done = on(vertex, airflow).run_dag(conf_of(small_sample, **BAD_THERE))
     assert done.returncode != 0
     assert "exited with a non-zero status of 2" in done.stdout
     assert "The input or a parameter is bad" in done.stdout
-    assert "UP_FOR_RETRY" not in done.stdout
+    assert airflow.retried() == []
     assert len(vertex.jobs) == 1
 
 
@@ -258,7 +222,7 @@ def test_a_container_is_told_of_the_open_schemes_of_a_tracking_server_and_of_no_
     airflow = in_pods(airflow, cluster, pod_secret="keys")
     airflow.env |= {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
     cluster.secrets["keys"] = {"MLFLOW_TRACKING_PASSWORD": "of the Secret"}
-    done = airflow.run(*airflow.dag_test(conf_of(small_sample, **BAD_THERE)))
+    done = airflow.run_dag(conf_of(small_sample, **BAD_THERE))
     assert ("holds a password" in done.stdout) == bool(login)
     (pod,) = cluster.made
     (container,) = pod["spec"]["containers"]

@@ -128,7 +128,7 @@ def execute(shared: Path, runner: local.SubprocessRunner | local.DockerRunner, *
 def of_airflow(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> dict[str, Path]:
     """The artifacts of a run of the DAG, by kind."""
     airflow = Airflow(tmp_path_factory.mktemp("airflow"))
-    done = airflow.run(*airflow.dag_test(conf_for(shared / "sample")))
+    done = airflow.run_dag(conf_for(shared / "sample"))
     assert done.returncode == 0, done.stdout[-3000:]
     return {kind: airflow.folder(kind) for kind in KINDS}
 

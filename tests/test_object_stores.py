@@ -82,7 +82,7 @@ def test_the_whole_dag_runs_with_its_artifacts_in_a_bucket(
         "image_root": [f"{bucket}/sample/images"],
         "allow_url_prefix": [bucket],
     }
-    done = airflow.run(*airflow.dag_test(conf))
+    done = airflow.run_dag(conf)
     assert done.returncode == 0, done.stderr[-2000:]
     evaluation = airflow.xcoms()["evaluate"]
     assert evaluation.startswith(f"{bucket}/artifacts/image_captioning/")

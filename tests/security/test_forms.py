@@ -19,16 +19,17 @@ from captionflow.parameters import BeamParameters, IngestParameters, PreprocessP
 from captionflow.reach import check_reach
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
+from tests.dags import load
 from tests.pipeline_services import VertexPipelines
 from tests.processes import captionflow
-from tests.test_dag import ROOT, RUN_AT, Airflow, conf_for
-from tests.test_dag_training import airflow, cluster, in_pods, on, vertex, with_provider
+from tests.test_dag import RUN_AT, Airflow, conf_for
+from tests.test_dag_training import airflow, cluster, in_pods, on, vertex
 from tests.training_services import Cluster
 from tests.vertex_training import VertexTraining
 from tfx_pipeline.topology import topology
 
 pytestmark = pytest.mark.security
-__all__ = ["airflow", "cluster", "vertex", "with_provider"]  # fixtures
+__all__ = ["airflow", "cluster", "vertex"]  # fixtures
 
 MAIN, TFX, VERTEX = "image_captioning", "image_captioning_tfx", "image_captioning_vertex"
 ON_GOOGLE = {"project": "a-project", "region": "europe-west4", "pipeline_root": "gs://a-bucket/vertex"}
@@ -39,8 +40,6 @@ SHOWN = "what-the-variable-holds"  # of a name that Airflow does not mask in log
 @pytest.fixture(scope="module")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """All DAGs, the one for Vertex AI with CaptionFlow's own pipeline, which has most fields."""
-    from airflow.models.dagbag import DagBag
-
     spec = tmp_path_factory.mktemp("spec") / "pipeline.json"
     compile_pipeline(CompileParameters(), str(spec))
     with pytest.MonkeyPatch.context() as patch:
@@ -48,9 +47,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         patch.setenv("CAPTIONFLOW_VERTEX_SPEC", str(spec))
         for name, value in ON_GOOGLE.items():
             patch.setenv(f"CAPTIONFLOW_VERTEX_{name.upper()}", value)
-        bag = DagBag(ROOT / "dags", include_examples=False)
-        assert bag.import_errors == {}
-        yield bag.dags
+        yield load()
 
 
 def context_of(dag: Any, run_id: str = "manual__1", **conf: Any) -> dict[str, Any]:
@@ -166,11 +163,11 @@ def test_a_form_starts_no_command_in_the_worker(airflow: Airflow, small_sample: 
         "runner": "PortableRunner", "job_endpoint": "embed", "environment_config": str(evil),
         "environment_type": "beam:env:harness_subprocess_python:v1",
     }  # fmt: skip
-    done = airflow.set(trigger_prefixes="*").run(*airflow.dag_test(conf_for(small_sample, beam_options=options)))
+    done = airflow.set(trigger_prefixes="*").run_dag(conf_for(small_sample, beam_options=options))
     assert not (tmp_path / "ran").exists()
     assert done.returncode != 0
     assert "beam_options: runner: a run may give only " in done.stdout
-    assert "UP_FOR_RETRY" not in done.stdout
+    assert airflow.retried() == []
 
 
 # Settings of the deployment. ----------------------------------------------------------------------------------------
@@ -204,12 +201,12 @@ def test_who_runs_what_is_refused_in_a_form_by_the_name_of_its_variable(
 
 @pytest.mark.parametrize("task_id", ["preprocess", "train", "evaluate"])
 def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any], task_id: str) -> None:
-    from airflow.exceptions import AirflowFailException
+    from airflow.providers.common.compat.sdk import AirflowFailException
 
     task = dags[MAIN].get_task(task_id).prepare_for_execution()
     context = {**context_of(dags[MAIN], train_on="vertex"), "task": task}
     with pytest.raises(AirflowFailException, match="CAPTIONFLOW_TRAIN_ON"):
-        task.pre_execute(context) if task_id == "preprocess" else task.execute.__wrapped__(task, context)
+        task._pre_execute_hook(context) if task_id == "preprocess" else task.execute.__wrapped__(task, context)
 
 
 # Places. ------------------------------------------------------------------------------------------------------------
@@ -461,7 +458,7 @@ def test_text_of_the_form_is_text_in_every_task_wherever_it_runs(
     )  # fmt: skip
     conf["allow_url_prefix"].append(f"http://{TEMPLATE}")
     conf["sources"][0] = f"file://{conf['sources'][0]}"
-    done = with_variable(airflow).run(*airflow.dag_test(conf))
+    done = with_variable(airflow).run_dag(conf)
     assert done.returncode == 0, done.stdout[-5000:]
     assert_nothing_was_rendered(airflow, done.stdout, tmp_path)
     assert (folder / "image_captioning" / f"manual__{RUN_AT}" / "evaluation" / "report.html").is_file()
@@ -489,7 +486,7 @@ def test_tfx_renders_nothing_of_the_form(airflow: Airflow, small_sample: Path, t
 def test_vertex_is_sent_the_form_as_it_is(
     dags: dict[str, Any], google: tuple[VertexPipelines, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.exceptions import TaskDeferred
+    from airflow.providers.common.compat.sdk import TaskDeferred
     from google.cloud import aiplatform
 
     server, environment = google
@@ -508,7 +505,6 @@ def test_vertex_is_sent_the_form_as_it_is(
     task = dag.get_task("run_pipeline").prepare_for_execution()
     context = {**context_of(dag, **given), "task": task}
     task.render_template_fields(context)
-    task.pre_execute(context)
     with pytest.raises(TaskDeferred):
         task.execute(context)
     (job,) = server.jobs
