@@ -18,18 +18,16 @@ export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export MLFLOW_TRACKING_URI ?= sqlite:///$(AIRFLOW_HOME)/mlflow.db
 # Its login guards a form under which everything is open; other machines need not see it.
-export AIRFLOW__WEBSERVER__WEB_SERVER_HOST ?= 127.0.0.1
-# A sync worker would wait for the spare connection that a browser opens, and hold up the page.
-export AIRFLOW__WEBSERVER__WORKER_CLASS := gthread
-# The webserver's workers would share a connection of the pool, and hang.
-export AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_ENABLED := False
+export AIRFLOW__API__HOST ?= 127.0.0.1
+export AIRFLOW__API__PORT ?= 8080
+export AIRFLOW__API__BASE_URL ?= http://localhost:$(AIRFLOW__API__PORT)
 export CAPTIONFLOW_MLFLOW_UI ?= http://localhost:5000
-export AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY := True
 export PATH := $(BIN):$(PATH)
 
 SYNCED := .venv/.synced
 TFX_SYNCED := .venv-tfx/.synced
 DATABASE := $(AIRFLOW_HOME)/airflow.db
+LOGIN := $(AIRFLOW_HOME)/simple_auth_manager_passwords.json.generated
 SAMPLE := $(ROOT)/sample/manifest.json
 SAMPLE_CSV := $(ROOT)/sample_csv/manifest.json
 
@@ -81,7 +79,8 @@ bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENC
 	python -m benchmarks.preprocess $(BENCH)
 
 .PHONY: airflow
-airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
+airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) $(LOGIN) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
+	@echo "Airflow  $(AIRFLOW__API__BASE_URL)  user admin, password $$(sed 's/.*"admin": "\([^"]*\)".*/\1/' $(LOGIN))"
 	airflow standalone
 
 COMPOSE := $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose)
@@ -151,6 +150,10 @@ $(SYNCED) $(TFX_SYNCED): pyproject.toml | $(UV)
 $(DATABASE): $(SYNCED)
 	airflow db migrate > /dev/null
 	touch $@
+
+# Airflow would make one that every user of the machine can read, and print it the first time alone.
+$(LOGIN): | $(DATABASE)
+	umask 077; python -c 'import json, secrets; print(json.dumps({"admin": secrets.token_urlsafe(12)}))' > $@
 
 $(SAMPLE): | $(SYNCED)
 	captionflow sample --output $(ROOT)/sample

@@ -1,6 +1,6 @@
 """What a task's page in Airflow links to: its run in MLflow, and the evaluation report.
 
-The DAG imports this. It needs no web framework, since Airflow 3 brings another.
+The DAG imports this. Airflow calls the links in the worker when a task ends, and shows what they said then.
 """
 
 import logging
@@ -8,10 +8,10 @@ import os
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from airflow.configuration import conf
-from airflow.sdk import BaseOperatorLink, BaseXCom
+from airflow.providers.common.compat.sdk import TaskInstanceKey, conf
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.xcom import XCom
-from airflow.sdk.types import TaskInstanceKey
 
 from captionflow.artifacts import Artifact, open_artifact
 from captionflow.kinds import EVALUATION
@@ -29,8 +29,8 @@ class MlflowRunLink(BaseOperatorLink):
     name = "MLflow run"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address of the run's page, or an empty text."""
-        artifact = artifact_of(ti_key)
+        """Return the address of the run's page, or an empty text, for which Airflow shows no button."""
+        artifact = _artifact_of(ti_key)
         noted = artifact and artifact.manifest.run.get(NOTE)
         ui = os.environ.get("CAPTIONFLOW_MLFLOW_UI", "").rstrip("/")
         if not ui or not isinstance(noted, dict):
@@ -45,17 +45,24 @@ class ReportLink(BaseOperatorLink):
     name = "Report"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Return the report's path in Airflow's webserver, or an empty text while there is none."""
-        if artifact_of(ti_key, EVALUATION) is None:
+        """Return the report's path in Airflow's API server, or an empty text while there is none."""
+        if _artifact_of(ti_key, EVALUATION) is None:
             return ""
-        root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
-        where = "/".join(quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
-        return f"{root}{REPORTS_PATH}/report/{where}"
+        return report_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id)
 
 
-def artifact_of(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | None:
+def report_path(dag_id: str, run_id: str, task_id: str) -> str:
+    """Return the path of a task's report; Airflow itself may be below one (`[api] base_url`)."""
+    root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    where = "/".join(quote(part, safe="") for part in (dag_id, run_id, task_id))
+    return f"{root}{REPORTS_PATH}/report/{where}"
+
+
+def _artifact_of(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | None:
     """Return the artifact whose URI is the task's XCom, or None where it is gone or was never made."""
-    uri = XCom.get_value(ti_key=ti_key, key=BaseXCom.XCOM_RETURN_KEY)
+    task = {"dag_id": ti_key.dag_id, "run_id": ti_key.run_id, "task_id": ti_key.task_id}
+    # Asked for a single value that a failed task has not made, Airflow would log an error.
+    (uri,) = XCom.get_all(**task, key=BaseXCom.XCOM_RETURN_KEY) or [None]
     try:
         return open_artifact(uri, kind) if isinstance(uri, str) else None
     except Exception as error:  # each store's client has errors of its own

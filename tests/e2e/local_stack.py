@@ -1,5 +1,6 @@
 """`make airflow` in a home of its own, with PostgreSQL as its database, and an MLflow server."""
 
+import json
 import os
 import shutil
 import signal
@@ -66,22 +67,22 @@ def local_stack(folder: Path, programs: Path) -> Iterator[Stack]:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-            "AIRFLOW__WEBSERVER__BASE_URL": url,
-            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
+            "AIRFLOW__API__PORT": str(port),
             "MLFLOW_TRACKING_URI": mlflow,
         }
+        home = folder / "airflow"
         command = [
-            "make", "airflow", f"ROOT={folder / 'artifacts'}", f"AIRFLOW_HOME={folder / 'airflow'}",
-            f"CAPTIONFLOW_MLFLOW_UI={mlflow}",
+            "make", "airflow", f"ROOT={folder / 'artifacts'}", f"AIRFLOW_HOME={home}", f"CAPTIONFLOW_MLFLOW_UI={mlflow}"
         ]  # fmt: skip
         with (folder / "airflow.log").open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            wait_until(lambda: answers(f"{url}/health") or process.poll() is not None, START_SECONDS)
+            wait_until(lambda: answers(f"{url}/api/v2/monitor/health") or process.poll() is not None, START_SECONDS)
             assert process.poll() is None, (folder / "airflow.log").read_text()[-3000:]
-            yield Stack(url, (folder / "airflow" / "standalone_admin_password.txt").read_text(), process.pid)
+            password = json.loads((home / "simple_auth_manager_passwords.json.generated").read_text())["admin"]
+            yield Stack(url, password, process.pid)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
