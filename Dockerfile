@@ -13,16 +13,17 @@ COPY requirements.lock pyproject.toml ./
 # uv and the build backend, at the version and hash of the lock.
 RUN awk '/^[a-z]/ {wanted = /^(uv|setuptools)==/} wanted && !/^ *#/' requirements.lock > tools.txt \
  && pip install --no-cache-dir --require-hashes --target /tools -r tools.txt
-COPY tfx_pipeline/requirements.lock tfx_pipeline/
-COPY docker/install-extras.sh docker/install-tfx.sh docker/
+COPY docker/install-extras.sh docker/
 ARG EXTRAS=all
-ARG TFX=
 # Wherever a step runs, its artifacts may lie in a bucket.
 RUN export PATH=/tools/bin:$PATH PYTHONPATH=/tools \
- && if [ "$EXTRAS" = tfx ]; then docker/install-tfx.sh /opt/captionflow; \
-    else docker/install-extras.sh /opt/captionflow "gcs,s3,$EXTRAS"; fi
+ && [ "$EXTRAS" = tfx ] || docker/install-extras.sh /opt/captionflow "gcs,s3,$EXTRAS"
+COPY tfx_pipeline/requirements.lock tfx_pipeline/
+COPY docker/install-tfx.sh docker/
+ARG TFX=
 RUN export PATH=/tools/bin:$PATH PYTHONPATH=/tools \
- && if [ -n "$TFX" ]; then docker/install-tfx.sh /opt/captionflow-tfx; fi
+ && if [ "$EXTRAS" = tfx ]; then docker/install-tfx.sh /opt/captionflow; \
+    elif [ -n "$TFX" ]; then docker/install-tfx.sh /opt/captionflow-tfx; fi
 
 # Apart from the dependencies, so that a change of the code is a small layer.
 FROM dependencies AS code

@@ -5,9 +5,10 @@
 set -euo pipefail
 # pyfarmhash is published as source alone. The compiler is gone from the image afterwards.
 compiler=(g++ python3-dev)
-apt-get update
-apt-get install --yes --no-install-recommends "${compiler[@]}"
+apt-get update -qq
+apt-get install --yes -qq --no-install-recommends "${compiler[@]}" > /dev/null
 uv venv --quiet --python python3 "$1"
-uv pip install --quiet --python "$1" --require-hashes --requirement tfx_pipeline/requirements.lock
-apt-get purge --yes --auto-remove "${compiler[@]}"
+# Synced, not resolved: TFX's own pins, which the lock overrides, would refuse it.
+uv pip sync --quiet --python "$1" --require-hashes tfx_pipeline/requirements.lock
+apt-get purge --yes -qq --auto-remove "${compiler[@]}" > /dev/null
 rm -rf /var/lib/apt/lists/*
