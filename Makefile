@@ -99,8 +99,10 @@ down: ## Stop the containers; what they made stays
 logs: ## Follow what the containers say
 	$(COMPOSE) --profile flink logs --follow --tail 100
 
+# Always: it adds what an .env of before lacks.
+.PHONY: .env
 .env:
-	docker/make-env.sh
+	@docker/make-env.sh
 
 .PHONY: flink
 flink: build/flink/flink.jar ## Flink and Beam's job server for it, in one jar (needs Java 17 and Maven)
