@@ -1,15 +1,18 @@
-"""A Beam task that is one Dataflow job a run: named after the run, found again by a retry, cancelled with its task.
+"""A Beam task: a process beside the task that ends with it, or on Dataflow one job a run.
 
-Among the plugins, since the triggerer imports it as well; not itself one (.airflowignore).
+That job is named after the run, found again by a retry, cancelled with its task. Among the plugins, since the triggerer
+imports it as well; not itself one (.airflowignore).
 """
 
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any, NoReturn
 
+from airflow.providers.apache.beam.hooks.beam import BeamHook, BeamRunnerType, beam_options_to_args
 from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.google.cloud.hooks.dataflow import (
@@ -20,8 +23,11 @@ from airflow.providers.google.cloud.hooks.dataflow import (
 from airflow.providers.google.cloud.links.dataflow import DataflowJobLink
 from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStateCompleteTrigger
 from airflow.sdk import Context, TaskInstanceState
-from airflow.triggers.base import TriggerEvent
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 from googleapiclient.errors import HttpError
+from local_job import LocalJob
 from plain_text import PlainText
 
 _LABEL_LENGTH = 63  # https://cloud.google.com/resource-manager/docs/labels-overview#requirements
@@ -76,8 +82,80 @@ def name_of(hook: DataflowHook, project: str, region: str, job_id: str) -> str |
     return str(job["name"])
 
 
+def _is_dataflow(runner: str) -> bool:
+    return bool(runner.lower() == BeamRunnerType.DataflowRunner.lower())
+
+
+class LocalBeamHook(BeamHook):
+    """The provider's hook, whose pipelines cannot hang and can be ended."""
+
+    def __init__(self, runner: str) -> None:
+        super().__init__(runner)
+        self._job: LocalJob | None = None
+        self._is_killed = False
+
+    def _start_pipeline(
+        self,
+        variables: dict[str, Any],
+        command_prefix: list[str],
+        process_line_callback: Callable[[str], None] | None = None,
+        working_directory: str | None = None,
+        is_dataflow_job_id_exist_callback: Callable[[], bool] | None = None,
+    ) -> None:
+        """Run what starts the pipeline, to its end or until there is a job on Dataflow.
+
+        In place of `run_beam_command` in airflow/providers/apache/beam/hooks/beam.py (apache-beam 6.3.1), which reads
+        all of stderr before stdout, so that a job which writes much to both waits for ever, and keeps no hold on it.
+        """
+        command = [*command_prefix, f"--runner={self.runner}", *beam_options_to_args(variables)]
+        self._job = LocalJob(command, log=self.log)
+        if self._is_killed:
+            self._job.kill()
+        self._job.run(
+            on_line=process_line_callback,
+            on_error_line=process_line_callback,
+            until=is_dataflow_job_id_exist_callback,
+        )
+
+    def kill(self) -> None:
+        """End the pipeline's process with all it has started; one that is yet to come will not begin."""
+        self._is_killed = True
+        if self._job:
+            self._job.kill()
+
+
 class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
-    """The provider's operator; on Dataflow it attaches to its run's job, and waits in the triggerer."""
+    """The provider's operator; on Dataflow it attaches to its run's job, and waits in the triggerer.
+
+    Elsewhere the job is a process beside the task, which ends with it.
+
+    Args:
+        deferrable: refused off Dataflow: it would have the triggerer do the job's work. On Dataflow it changes nothing,
+            and Airflow's setting `default_deferrable` changes nothing anywhere.
+    """
+
+    def __init__(self, *, deferrable: bool = False, **arguments: Any) -> None:
+        super().__init__(deferrable=deferrable, **arguments)
+
+    def _cast_dataflow_config(self) -> None:
+        # The provider's makes one where there is none, and then warns that there is one.
+        if self.dataflow_config or _is_dataflow(self.runner):
+            super()._cast_dataflow_config()
+
+    def _init_pipeline_options(self, *arguments: Any, **named: Any) -> Any:
+        if self.deferrable and not _is_dataflow(self.runner):
+            raise AirflowFailException(
+                f"deferrable: the triggerer cannot wait for {self.runner}; leave it out, or run on DataflowRunner"
+            )
+        options = super()._init_pipeline_options(*arguments, **named)
+        self.beam_hook = LocalBeamHook(self.runner)
+        return options
+
+    def on_kill(self) -> None:
+        """End the process that does the job or submits it, and cancel a job on Dataflow."""
+        if isinstance(hook := getattr(self, "beam_hook", None), LocalBeamHook):
+            hook.kill()
+        super().on_kill()
 
     def execute_on_dataflow(self, context: Context) -> NoReturn:
         """Submit the job, unless an earlier try has, and wait for its end without holding a worker's slot."""
@@ -105,8 +183,14 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
             wait_until_finished=True,
             gcp_conn_id=self.gcp_conn_id,
             poll_sleep=self.dataflow_config.poll_sleep,
+            until=self._time_is_up(context),
         )
         self.defer(trigger=trigger, method_name="execute_complete")
+
+    def _time_is_up(self, context: Context) -> float | None:
+        """Return when the task runs out of time. Airflow 3 does not look at that while a task waits."""
+        start = context["ti"].start_date
+        return (start + self.execution_timeout).timestamp() if start and self.execution_timeout else None
 
     def _take_job(self, job_id: str) -> None:
         """Take a job that the launcher tells of for this run's if it is: what it prints may repeat text of the form."""
@@ -122,29 +206,48 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
 
 
 class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
-    """Waits for the end of a job, and cancels it when its task is stopped meanwhile."""
+    """Waits for the end of a job, and cancels it when its task is stopped meanwhile, or runs out of time.
+
+    Args:
+        until: the task's last moment, in seconds since 1970.
+    """
+
+    def __init__(self, *, until: float | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.until = until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Tell the triggerer how to make this trigger again."""
         _, arguments = super().serialize()
-        return f"{__name__}.{type(self).__name__}", arguments
+        return f"{__name__}.{type(self).__name__}", {**arguments, "until": self.until}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event when the job has ended."""
         try:
-            async for event in super().run():
-                yield event
+            async with asyncio.timeout(None if self.until is None else max(0, self.until - time.time())):
+                event = await anext(super().run())
+        except TimeoutError:
+            await sync_to_async(self._cancel)()
+            event = TriggerEvent({"status": "error", "message": f"Job {self.job_id} was cancelled: out of time"})
         except asyncio.CancelledError:
-            # A triggerer that is stopped leaves the wait to the next one.
-            if await asyncio.to_thread(self._task_is_stopped):
-                self.log.info("The task was stopped; cancelling job %s", self.job_id)
-                await asyncio.to_thread(self._cancel)
+            if not hasattr(BaseTrigger, "on_kill"):  # which Airflow calls from 3.3 on
+                await self.on_kill()
             raise
+        yield event
+
+    async def on_kill(self) -> None:
+        """Cancel the job if its task was stopped: a triggerer that is stopped leaves the wait to the next one."""
+        if await sync_to_async(self._task_is_stopped)():
+            self.log.info("The task was stopped; cancelling job %s", self.job_id)
+            await sync_to_async(self._cancel)()
 
     def _task_is_stopped(self) -> bool:
-        self.task_instance.refresh_from_db()
-        return bool(self.task_instance.state != TaskInstanceState.DEFERRED)
+        task = self.task_instance
+        states = RuntimeTaskInstance.get_task_states(
+            dag_id=task.dag_id, task_ids=[task.task_id], run_ids=[task.run_id], map_index=task.map_index
+        )
+        return TaskInstanceState.DEFERRED not in states.get(task.run_id, {}).values()
 
     def _cancel(self) -> None:
-        hook = DataflowHook(gcp_conn_id=self.gcp_conn_id, poll_sleep=self.poll_sleep)
+        hook = DataflowHook(gcp_conn_id=self.gcp_conn_id, cancel_timeout=None)
         hook.cancel_job(job_id=self.job_id, project_id=self.project_id, location=self.location)
