@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from airflow.configuration import conf
-from airflow.sdk import BaseOperatorLink, BaseXCom
+from airflow.providers.common.compat.sdk import TaskInstanceKey
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.xcom import XCom
-from airflow.sdk.types import TaskInstanceKey
 
 from captionflow.artifacts import Artifact, open_artifact
 from captionflow.kinds import EVALUATION
