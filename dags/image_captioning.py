@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.apache.beam.hooks.beam import beam_options_to_args
-from airflow.sdk import BaseXCom, Context, Param, dag, get_current_context, task
+from airflow.sdk import Context, Param, dag, get_current_context, task
+from airflow.sdk.bases.xcom import BaseXCom
 from announcement import announce, asset
 from captionflow_links import MlflowRunLink, ReportLink
 from dataflow_job import BeamOperator, job_name, label

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -68,7 +69,12 @@ def copy(arguments: list[str]) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """Tell the state of the run: the next one in the file, the last one for ever."""
+    """Run the command in a real Airflow, or tell the state of the run: the next in the file, the last for ever."""
+    if python := os.environ.get("GCLOUD_AIRFLOW"):
+        nested, dashes = arguments[8:10], arguments.index("--")
+        mounted = str(HOME / "the-bucket") + "/"
+        given = [text.replace("/home/airflow/gcs/", mounted) for text in arguments[dashes + 1 :]]
+        sys.exit(subprocess.run([python, "-m", "airflow", *nested, *given], check=False).returncode)
     if "state" in arguments:
         first, *later = (HOME / "states").read_text().split()
         print(first)

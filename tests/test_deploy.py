@@ -89,7 +89,7 @@ def test_an_empty_project_gets_everything_in_order(cloud: Cloud) -> None:
         "create", "update", "rsync the-bucket/plugins", "rsync the-bucket/dags",
         "cp the-bucket/data/captionflow/connections.json", "connections import",
         "rm the-bucket/data/captionflow/connections.json", "rsync a-bucket/captionflow/sample",
-        "dags unpause", "dags trigger", "dags state", "dags state",
+        "dags details", "dags unpause", "dags trigger", "dags state", "dags state",
     ]  # fmt: skip
     software = json.loads((cloud.home / "environment.json").read_text())["config"]["softwareConfig"]
     assert software["pypiPackages"] == {"ijson": "==3.6.0", "typer": "==0.29.2"}

@@ -24,7 +24,7 @@ By choice:
   --vertex-service-account EMAIL  account that Vertex AI's steps run as; by default that of Airflow's tasks
   --set NAME=VALUE                a setting of the DAGs, such as TRAIN_ON=vertex, which becomes the environment variable
                                   CAPTIONFLOW_NAME (docs/composer.md); may be repeated
-  --image-version VERSION         Composer's image; by default the newest with our Airflow's minor version
+  --image-version VERSION         Composer's image; by default the newest build of the Airflow that the tests know
   --size SIZE                     small, medium or large; for a new environment, by default small
   --package FOLDER                by default build/composer
   --variables FILE                Airflow variables to set, as JSON: {"name": "value"}
@@ -92,8 +92,8 @@ check --environment "$environment" '[a-z]([a-z0-9-]*[a-z0-9])?'
 check --service-account "$account" "$email"
 check --artifact-root "$root" "$gs_folder"
 check --size "$size" 'small|medium|large'
-# The version of Airflow is stated in pyproject.toml alone.
-image=${image:-composer-3-airflow-$(sed -n 's/.*"apache-airflow==\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)}
+# The version of Airflow is stated in image.in alone. Composer takes a name without a build for its newest one.
+image=${image:-composer-3-airflow-$(sed -n 's/^apache-airflow==//p' deploy/composer/image.in)}
 check --image-version "$image" 'composer-3-airflow-[0-9.]+(-build\.[0-9]+)?'
 check --vertex-root "${vertex_root:=$root/vertex}" "$gs_folder"
 check --vertex-service-account "${vertex_account:=$account}" "$email"
@@ -257,11 +257,11 @@ patiently() {
   exit 1
 }
 
-ended() { # logical date
+ended() { # run id
   local said
   said=$(airflow_in_composer dags state image_captioning "$1")
   if grep -q '^failed' <<< "$said"; then
-    echo "deploy.sh: the run deploy__$1 failed; see its logs in Airflow" >&2
+    echo "deploy.sh: the run $1 failed; see its logs in Airflow" >&2
     exit 1
   fi
   if [ -n "$dry" ]; then echo "$said"; else grep -q '^success' <<< "$said"; fi
@@ -272,9 +272,11 @@ smoke_run() {
   say "6. image_captioning on the built-in sample"
   run_at=$(date -u +%Y-%m-%dT%H:%M:%S+00:00)
   act gcloud storage rsync --recursive "$package/sample" "$root/sample"
-  patiently airflow_in_composer dags unpause image_captioning
-  airflow_in_composer dags trigger image_captioning --exec-date "$run_at" --run-id "deploy__$run_at" --conf "$conf"
-  patiently ended "$run_at"
+  # `dags unpause` succeeds too where Airflow does not know the DAG yet; `dags details` does not.
+  patiently airflow_in_composer dags details image_captioning
+  airflow_in_composer dags unpause image_captioning
+  airflow_in_composer dags trigger image_captioning --logical-date "$run_at" --run-id "deploy__$run_at" --conf "$conf"
+  patiently ended "deploy__$run_at"
 }
 
 create

@@ -3,7 +3,8 @@
     python deploy/composer/package.py build/composer
     python deploy/composer/package.py build/composer --spec build/tfx.json
 
-Nothing is stated here that pyproject.toml or requirements.lock states: names, extras and versions are read there.
+Nothing is stated here that pyproject.toml, requirements.lock or image.lock states: names, extras and versions are read
+there.
 """
 
 import argparse
@@ -11,8 +12,7 @@ import ast
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, requires
+from collections.abc import Iterable
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -23,12 +23,12 @@ from captionflow.parameters import SampleParameters
 from captionflow.sample import sample
 
 ROOT = Path(__file__).resolve().parents[2]
-TFX = "tfx_pipeline"
-"""The package that Composer's Python cannot hold, and with it each DAG that imports it."""
-STEPS = ("ingestion", "preprocessing")
-"""The extras of the steps that run on Composer's workers; the others need PyTorch or TFX."""
-LEFT_OUT = {"s3fs"}
-"""Asks for one version of fsspec, and Composer has another. Its artifacts are on gs:// anyway."""
+IMAGE = Path(__file__).with_name("image.lock")
+"""What Composer's Python holds already."""
+LEFT_OUT = {"tfx_pipeline", "image_captioning_tfx.py"}
+"""The TFX pipeline and its DAG: it starts another Python, with TFX in it, which Composer has not."""
+EXTRAS = ("gcs", "ingestion", "preprocessing")
+"""What the steps need that run on Composer's workers; the others need PyTorch."""
 REQUIREMENTS = "requirements.txt"
 SPEC = "image_captioning_vertex.json"
 """Where dags/image_captioning_vertex.py finds its pipeline, beside itself."""
@@ -37,8 +37,8 @@ SPEC = "image_captioning_vertex.json"
 def build(output: Path, spec: Path | None) -> None:
     """Write the package anew; what an earlier build left there is removed."""
     shutil.rmtree(output, ignore_errors=True)
-    packages = [name for name in _pyproject()["tool"]["setuptools"]["packages"] if name != TFX]
-    dags = [path for path in sorted((ROOT / "dags").glob("*.py")) if TFX not in _imported(path)]
+    packages = [name for name in _pyproject()["tool"]["setuptools"]["packages"] if name not in LEFT_OUT]
+    dags = [path for path in sorted((ROOT / "dags").glob("*.py")) if path.name not in LEFT_OUT]
     plugins = sorted((ROOT / "plugins").glob("*.py"))
     _copy_files(dags, output / "dags")
     _copy_packages(packages, output / "dags")
@@ -53,37 +53,17 @@ def build(output: Path, spec: Path | None) -> None:
 
 
 def requirements() -> list[str]:
-    """Return `name==version` of each package that the steps need and Airflow, with its providers, does not bring."""
+    """Return `name==version` of each package that the steps need and Composer's image does not hold."""
     project = _pyproject()["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(line for step in STEPS for line in extras[step])]
+    wanted = [*project["dependencies"], *(line for name in EXTRAS for line in project["optional-dependencies"][name])]
     names = {canonicalize_name(Requirement(line).name) for line in wanted}
-    locked = dict(re.findall(r"^([\w.-]+)==([^ \\]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    return [f"{name}=={locked[name]}" for name in sorted(names - _brought_by(extras["airflow"]) - LEFT_OUT)]
+    locked = _locked(ROOT / "requirements.lock")
+    return [f"{name}=={locked[name]}" for name in sorted(names - _locked(IMAGE).keys())]
 
 
-def _brought_by(lines: Iterable[str]) -> set[str]:
-    """Return the names of what the requirements `lines` ask for, and what that asks for, and so on."""
-    waiting = [Requirement(line) for line in lines]
-    seen: set[tuple[str, frozenset[str]]] = set()
-    while waiting:
-        requirement = waiting.pop()
-        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if key not in seen:
-            seen.add(key)
-            waiting.extend(_needs(*key))
-    return {name for name, _ in seen}
-
-
-def _needs(name: str, extras: Iterable[str]) -> Iterator[Requirement]:
-    try:
-        lines = requires(name) or []
-    except PackageNotFoundError:  # for another platform
-        return
-    for requirement in map(Requirement, lines):
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-            yield requirement
+def _locked(file: Path) -> dict[str, str]:
+    """Return name → version of what a lock file pins."""
+    return dict(re.findall(r"^([\w.-]+)==([^ \\]+)", file.read_text(), re.MULTILINE))
 
 
 def _imported(path: Path) -> set[str]:
