@@ -31,4 +31,4 @@ def continue_with_tfx() -> None:
     """
     if find_spec("tfx") is None:
         python = tfx_python()
-        os.execv(python, [python, "-P", "-m", "captionflow.cli", *sys.argv[1:]])  # noqa: S606 - the deployment names it
+        os.execv(python, [python, "-P", "-m", "captionflow.cli", *sys.argv[1:]])

@@ -25,7 +25,7 @@ from captionflow.sample import sample
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = Path(__file__).with_name("image.lock")
 """What Composer's Python holds already."""
-LEFT_OUT = {"tfx_pipeline", "image_captioning_tfx.py"}
+LEFT_OUT = {"tfx_pipeline", "image_captioning_tfx.py", "tfx_component.py"}
 """The TFX pipeline and its DAG: it starts another Python, with TFX in it, which Composer has not."""
 EXTRAS = ("gcs", "ingestion", "preprocessing")
 """What the steps need that run on Composer's workers; the others need PyTorch."""
