@@ -150,7 +150,7 @@ def test_a_stopped_task_ends_all_that_its_component_started(airflow: TfxAirflow,
     python.write_text(WAITING.format(python=sys.executable, pids=str(pids)))
     python.chmod(0o755)
     airflow = airflow.set(tfx_python=str(python))
-    airflow.env["AIRFLOW__CORE__FERNET_KEY"] = "not for TFX"
+    airflow.env |= {"AIRFLOW__CORE__FERNET_KEY": "not for TFX", "PYTHONUNBUFFERED": "1"}
     with log.open("wb") as sink:
         run = subprocess.Popen(
             airflow.dag_test({"csv": f"{tmp_path}/captions.csv"}), env=airflow.env, stdout=sink, stderr=sink
