@@ -189,13 +189,13 @@ def test_parsing_uses_nothing_that_airflow_will_drop(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_airflows_own_command_runs_the_dag_to_its_end(airflow: Airflow, small_sample: Path) -> None:
+def test_airflows_own_command_runs_the_dag_to_its_end(airflow: Airflow, small_sample: Path, tmp_path: Path) -> None:
+    airflow = airflow.set(artifact_root=str(tmp_path))
     done = airflow.run("dags", "test", "image_captioning", "--conf", json.dumps(conf_for(small_sample)))
     assert done.returncode == 0, done.stdout[-3000:]
-    (folder,) = (airflow.artifacts / "image_captioning").iterdir()
+    (folder,) = (tmp_path / "image_captioning").iterdir()
     assert folder.name.startswith("manual__")
     open_artifact(str(folder / "evaluation"), "evaluation").verify()
-    shutil.rmtree(airflow.artifacts)
 
 
 @pytest.mark.slow
