@@ -46,10 +46,16 @@ from captionflow.parameters import (
 DATAFLOW = "DataflowRunner"
 
 
-# Airflow shows the sections in the order of their names.
+# Airflow shows the sections in the order of their first fields.
 PARAMS = {
     "artifact_root": Param(**RootParameters.json_schema()["artifact_root"]),
-    **form(IngestParameters, "1 Ingest", sources=[f"{SAMPLE}/captions.json"], image_root=[SAMPLE_IMAGES]),
+    **form(
+        IngestParameters,
+        "1 Ingest",
+        without=PreprocessParameters,
+        sources=[f"{SAMPLE}/captions.json"],
+        image_root=[SAMPLE_IMAGES],
+    ),
     "runner": Param(**BeamParameters.json_schema()["beam_runner"], section="2 Preprocess"),
     "beam_options": Param(
         {},

@@ -56,7 +56,7 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @contextmanager
 def new_page(browser: Browser, stack: Stack, state: StorageState | None = None) -> Iterator[Page]:
     """Open a page with cookies of its own."""
-    context = browser.new_context(base_url=stack.url, viewport={"width": 1280, "height": 900}, storage_state=state)
+    context = browser.new_context(base_url=stack.url, viewport={"width": 1400, "height": 900}, storage_state=state)
     context.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     yield context.new_page()
@@ -72,10 +72,10 @@ def stranger(browser: Browser, stack: Stack) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def logged_in(browser: Browser, stack: Stack) -> StorageState:
-    """The cookies of the admin: Airflow refuses more than five logins in 40 seconds."""
+    """The cookies of the admin: FAB refuses more than five logins in 40 seconds."""
     with new_page(browser, stack) as page:
         log_in(page, stack.password)
-        page.wait_for_url("**/home")
+        page.wait_for_url(lambda url: "/auth/login" not in url)
         return page.context.storage_state()
 
 
@@ -88,8 +88,8 @@ def page(browser: Browser, stack: Stack, logged_in: StorageState, request: pytes
 
 
 def log_in(page: Page, password: str) -> None:
-    """Fill the login form and send it."""
-    page.goto("/login/")
+    """Fill the login form, of whichever auth manager it is, and send it."""
+    page.goto("/dags")
     page.get_by_label("Username").fill("admin")
     page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign In").click()
+    page.get_by_role("button", name="Sign in").click()
