@@ -129,6 +129,7 @@ def test_secrets_are_random_and_for_the_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "first" / ".env").stat().st_mode) == 0o600
     assert not set(first.values()) & set(second.values())
     assert len(base64.urlsafe_b64decode(first["FERNET_KEY"])) == 32
+    assert len(first["JWT_SECRET"]) >= 64
     # They stand in URLs as they are.
     assert all(re.fullmatch(r"[\w-]{20,}", first[name]) for name in first.keys() - {"FERNET_KEY"})
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()

@@ -58,7 +58,9 @@ succeeds() { wait_for "the end of run $1" run_ended "$1"; }
 
 # Whatever ran in a container, with what it was given, as long as this goes on.
 watch_processes() {
-  while sleep 0.1; do containers | xargs --max-args 1 --no-run-if-empty -I {} docker top {} -eo pid,args >> "$1" 2> /dev/null || true; done
+  while sleep 0.1; do
+    containers | xargs --no-run-if-empty -I {} docker top {} -eo pid,args >> "$1" 2> /dev/null || true
+  done
 }
 # enters SERVICE VARIABLE DATABASE: whether the role that the service has in a variable is let into a database
 enters() {
@@ -66,10 +68,16 @@ enters() {
 }
 # reaches SERVICE OTHER PORT: whether the service reaches the other, by any of the other's addresses
 reaches() {
-  docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$($compose ps -q "$2")" \
-    | xargs --max-args 1 | while read -r address; do
-      inside "$1" python -c "import socket; socket.create_connection(('$address', $3), 3)" < /dev/null 2> /dev/null && echo yes
-    done | grep -q yes
+  local addresses
+  addresses=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$($compose ps -q "$2")")
+  inside "$1" python -c "
+import socket, sys
+for address in '$addresses'.split():
+    try:
+        sys.exit(socket.create_connection((address, $3), 3).close())
+    except OSError as error:
+        print(error, file=sys.stderr)
+sys.exit(1)" 2> /dev/null
 }
 
 say "from nothing"
@@ -87,11 +95,11 @@ figure "image" "$(docker image inspect captionflow --format '{{.Size}}' | numfmt
 say "no more rights than needed"
 [ "$(sql airflow "SELECT count(*) FROM pg_roles WHERE rolname IN ('airflow', 'mlflow') AND NOT (rolsuper OR rolcreaterole
   OR rolcreatedb OR rolreplication OR rolbypassrls)")" = 2 ] || fail "Airflow's or MLflow's role may more than it needs"
+denied="permission denied for database"
 enters airflow-scheduler AIRFLOW__DATABASE__SQL_ALCHEMY_CONN airflow || fail "Airflow is not let into its database"
 enters mlflow MLFLOW_BACKEND_STORE_URI mlflow || fail "MLflow is not let into its database"
-grep -q "permission denied for database" <<< "$(enters mlflow MLFLOW_BACKEND_STORE_URI airflow)" || fail "MLflow enters Airflow's database"
-grep -q "permission denied for database" <<< "$(enters airflow-scheduler AIRFLOW__DATABASE__SQL_ALCHEMY_CONN mlflow)" \
-  || fail "Airflow enters MLflow's database"
+[[ $(enters mlflow MLFLOW_BACKEND_STORE_URI airflow) = *$denied* ]] || fail "MLflow enters Airflow's database"
+[[ $(enters airflow-scheduler AIRFLOW__DATABASE__SQL_ALCHEMY_CONN mlflow) = *$denied* ]] || fail "Airflow enters MLflow's database"
 for container in $(docker ps --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"); do
   # shellcheck disable=SC2016  # for the container's shell
   found=$(docker exec "$container" sh -c 'for status in /proc/[0-9]*/status; do
