@@ -71,8 +71,9 @@ lint: $(SYNCED) ## ruff, bandit, mypy and import-linter
 	lint-imports
 
 .PHONY: audit
-audit: $(SYNCED) ## Ask PyPI for known vulnerabilities in what requirements.lock pins (needs the network)
+audit: $(SYNCED) ## Ask PyPI for known vulnerabilities in what both locks pin (needs the network)
 	pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
+	pip-audit --requirement tfx_pipeline/requirements.lock --require-hashes --disable-pip --strict
 
 .PHONY: bench
 bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENCH='--images DIR --count 1000' …)
