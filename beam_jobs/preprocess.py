@@ -138,7 +138,8 @@ def _step_failures_in_one_line() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__module__.startswith("apitools."):
+        # Those of Beam 2.71, which Cloud Composer has, and of 2.77.
+        if type(error).__module__.startswith(("apitools.", "google.api_core.")):
             raise StepFailedError(f"Dataflow: {_refusal(error)}") from error
         found = re.search(r"StepFailedError: (.*?)(?: \[while running|$)", f"{type(error).__name__}: {error}", re.M)
         if found:
@@ -152,7 +153,7 @@ def _refusal(error: Exception) -> str:
     try:
         return str(json.loads(getattr(error, "content", ""))["error"]["message"])
     except (KeyError, TypeError, ValueError):
-        return str(error)
+        return str(getattr(error, "message", error))
 
 
 def beam_options(arguments: list[str]) -> "PipelineOptions":

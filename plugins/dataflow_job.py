@@ -228,7 +228,9 @@ class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
                 event = await anext(super().run())
         except TimeoutError:
             await sync_to_async(self._cancel)()
-            event = TriggerEvent({"status": "error", "message": f"Job {self.job_id} was cancelled: out of time"})
+            event = TriggerEvent(
+                {"status": "error", "message": f"Job {self.job_id} was cancelled: the task ran out of time"}
+            )
         except asyncio.CancelledError:
             if not hasattr(BaseTrigger, "on_kill"):  # which Airflow calls from 3.3 on
                 await self.on_kill()

@@ -13,7 +13,17 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
-from google.cloud.dataflow_v1beta3 import GetJobRequest, Job, JobState, JobType
+from google.cloud.dataflow_v1beta3 import (
+    CreateJobRequest,
+    GetJobMetricsRequest,
+    GetJobRequest,
+    Job,
+    JobMetrics,
+    JobState,
+    JobType,
+    ListJobMessagesRequest,
+    ListJobMessagesResponse,
+)
 
 from tests.google_proxy import certificate, proxy
 from tests.pipeline_services import body, send_json, service_account
@@ -44,21 +54,17 @@ class Dataflow(Site):
         super().__init__()
         self.environment = environment
         self.jobs: list[dict[str, Any]] = []
-        self.refusal: tuple[int, str] | None = None
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.polled: set[str] = set()
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         url, sent = urlsplit(handler.path), body(handler)
         parent, _, job_id = url.path.partition("/jobs")
         assert (handler.headers["Host"], parent) == (HOST, "/v1b3/projects/a-project/locations/europe-west4")
-        if handler.command == "POST":
-            self._create(handler, sent)
-        elif not job_id:
+        if not job_id:
             wanted = parse_qs(url.query)["name"]
             found = [job for job in self.jobs if job["name"] in wanted and job["currentState"] in ACTIVE]
             send_json(handler, {"jobs": found} if found else {})
-        elif job_id.endswith(("/messages", "/metrics")):
-            send_json(handler, {})
         else:
             if not any(job["id"] == job_id.strip("/") for job in self.jobs):
                 send_json(handler, {"error": {"code": 404, "message": "There is no such job."}}, 404)
@@ -71,23 +77,21 @@ class Dataflow(Site):
     def job(self, job_id: str) -> dict[str, Any]:
         return next(job for job in self.jobs if job["id"] == job_id)
 
-    def _create(self, handler: BaseHTTPRequestHandler, sent: dict[str, Any]) -> None:
-        if self.refusal:
-            status, message = self.refusal
-            send_json(handler, {"error": {"code": status, "message": message}}, status)
-            return
-        if any(job["name"] == sent["name"] and job["currentState"] in ACTIVE for job in self.jobs):
-            send_json(handler, {"error": {"code": 409, "message": "There is already an active job of that name."}}, 409)
-            return
-        job = {**sent, "id": f"job-{len(self.jobs)}", "currentState": "JOB_STATE_RUNNING"}
-        self.jobs.append(job)
-        send_json(handler, job)
-
     def work(self, job: dict[str, Any]) -> None:
         """Do what the job is to do."""
         url = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
         done = subprocess.run([sys.executable, "-c", WORKERS, url], env=self.environment, check=False)
         job["currentState"] = "JOB_STATE_FAILED" if done.returncode else "JOB_STATE_DONE"
+
+    def create_job(self, request: CreateJobRequest, context: grpc.ServicerContext) -> Job:
+        if self.refusal:
+            context.abort(*self.refusal)
+        sent = json.loads(Job.to_json(request.job, use_integers_for_enums=False, including_default_value_fields=False))
+        if any(job["name"] == sent["name"] and job["currentState"] in ACTIVE for job in self.jobs):
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, "There is already an active job of that name.")
+        self.jobs.append({**sent, "id": f"job-{len(self.jobs)}", "currentState": "JOB_STATE_RUNNING"})
+        request.job.id = self.jobs[-1]["id"]
+        return request.job
 
     def get_job(self, request: GetJobRequest, _: grpc.ServicerContext) -> Job:
         job = self.job(request.job_id)
@@ -130,9 +134,20 @@ class _Tokens(Site):
 @contextmanager
 def _grpc(service: Dataflow, authorities: Path, key: Path) -> Iterator[int]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    get = grpc.unary_unary_rpc_method_handler(service.get_job, GetJobRequest.deserialize, Job.serialize)
-    handler = grpc.method_handlers_generic_handler("google.dataflow.v1beta3.JobsV1Beta3", {"GetJob": get})
-    server.add_generic_rpc_handlers((handler,))
+    methods = {
+        "Jobs": {"CreateJob": (service.create_job, CreateJobRequest), "GetJob": (service.get_job, GetJobRequest)},
+        "Messages": {"ListJobMessages": (lambda *_: ListJobMessagesResponse(), ListJobMessagesRequest)},
+        "Metrics": {"GetJobMetrics": (lambda *_: JobMetrics(), GetJobMetricsRequest)},
+    }
+    for name, calls in methods.items():
+        handlers = {
+            call: grpc.unary_unary_rpc_method_handler(
+                answer, asked.deserialize, lambda told: type(told).serialize(told)
+            )
+            for call, (answer, asked) in calls.items()
+        }
+        generic = grpc.method_handlers_generic_handler(f"google.dataflow.v1beta3.{name}V1Beta3", handlers)
+        server.add_generic_rpc_handlers((generic,))
     credentials = grpc.ssl_server_credentials([(key.read_bytes(), authorities.read_bytes())])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

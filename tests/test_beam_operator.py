@@ -13,10 +13,11 @@ import pytest
 
 from tests.airflow_services import served, services
 from tests.processes import wait_until
-from tests.test_dag import Airflow
+from tests.test_dag import RUN_AT, Airflow
 
 pytestmark = pytest.mark.slow
 
+COMMAND = [sys.executable, "-m", "tests.dag_test", "beam", RUN_AT, "{}"]
 # What the provider asks it for, at once; jobs here need no more of it.
 BEAM = "__version__ = '2.77.0'"
 DAG = """
@@ -96,8 +97,7 @@ def write(folder: Path, job: str, arguments: str = "{}") -> None:
 
 def run(environment: dict[str, str]) -> tuple[int, str]:
     """Run the DAG, and return its exit code and what is in the log."""
-    command = [sys.executable, "-m", "tests.dag_test", "beam", "2026-01-02T03:04:05+00:00", "{}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False, timeout=600)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -172,3 +172,17 @@ def test_a_task_that_is_cleared_or_marked_failed_ends_its_job(
         wait_until(lambda: not any(map(psutil.pid_exists, jobs(pids)[1])), seconds=100)
         assert api.state("stopped", "job") == "failed"
     assert len(jobs(pids)) == 2
+
+
+def test_a_task_that_is_told_to_end_ends_its_job_and_has_failed(
+    environment: dict[str, str], tmp_path: Path, pids: Path
+) -> None:
+    """As when a worker shuts down: the task gets a SIGTERM."""
+    write(tmp_path, ENDLESS.format(pids=pids))
+    with (tmp_path / "log").open("wb") as log:
+        task = subprocess.Popen(COMMAND, env=environment, stdout=log, stderr=log)
+    wait_until(lambda: len(jobs(pids)) == 1, seconds=200)
+    task.terminate()
+    assert task.wait(100) == 1
+    assert "AirflowException: The job was ended with its task\n" in (tmp_path / "log").read_text()
+    assert not any(map(psutil.pid_exists, jobs(pids)[0]))

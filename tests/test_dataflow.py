@@ -4,19 +4,20 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
 import pytest
-from gcp_storage_emulator.server import create_server
 
+from tests.airflow_services import Api, served, service, services
 from tests.dataflow_service import Dataflow, dataflow
+from tests.gcs import serve_gcs
 from tests.processes import wait_until
 from tests.test_dag import RUN_AT, Airflow, conf_for
 
@@ -46,30 +47,15 @@ print(*(open_artifact(uri).manifest.sha256 for uri in (direct, preprocessed)))
 """
 
 
-# What the button on the task's page does.
-MARK_FAILED = """
-import sys
-from airflow.models.dagbag import DagBag
-DagBag().get_dag("image_captioning").set_task_instance_state(
-    task_id="preprocess", run_id=sys.argv[1], state="failed", commit=True
-)
-"""
-
-
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """An Airflow whose gs:// is an emulator."""
-    store = create_server("127.0.0.1", 0, in_memory=True)
-    store.start()
-    host, port = store._api._httpd.server_address
-    airflow = Airflow(tmp_path_factory.mktemp("airflow")).set(**PLACE)
-    # The scheduler starts tasks by the name `airflow`.
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    airflow.env |= {"STORAGE_EMULATOR_HOST": f"http://{host}:{port}", "PATH": path}
-    code = "import fsspec; fsspec.filesystem('gs').mkdir('bucket')"
-    subprocess.run([sys.executable, "-c", code], env=airflow.env, check=True)
-    yield airflow
-    store.stop()
+    with serve_gcs() as store:
+        airflow = Airflow(tmp_path_factory.mktemp("airflow")).set(**PLACE)
+        airflow.env |= store
+        code = "import fsspec; fsspec.filesystem('gs').mkdir('bucket')"
+        subprocess.run([sys.executable, "-c", code], env=airflow.env, check=True)
+        yield airflow
 
 
 @pytest.fixture
@@ -90,7 +76,7 @@ class Run:
 
     def __init__(self, airflow: Airflow, sample: Path, log: Path, **changes: Any) -> None:
         self.log = log
-        command = airflow.command(*airflow.dag_test(conf(sample, **changes)))
+        command = airflow.dag_test(conf(sample, **changes))
         with log.open("wb") as sink:
             self.process = subprocess.Popen(command, env=airflow.env, stdout=sink, stderr=sink, start_new_session=True)
 
@@ -111,29 +97,10 @@ class Run:
         wait_until(lambda: self.says(words), seconds=200)
 
 
-@contextmanager
-def running(airflow: Airflow, *arguments: str) -> Iterator[None]:
-    """Run one of Airflow's services."""
-    with (airflow.home / f"{arguments[0]}.log").open("wb") as log:
-        process = subprocess.Popen(
-            airflow.command(*arguments), env=airflow.env, stdout=log, stderr=log, start_new_session=True
-        )
-    yield
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait()
-
-
-def state_of(airflow: Airflow, run_id: str, task_id: str) -> str | None:
-    query = "SELECT state FROM task_instance WHERE run_id = ? AND task_id = ?"
-    with sqlite3.connect(airflow.home / "airflow.db") as database:
-        (found,) = database.execute(query, (run_id, task_id)).fetchone() or (None,)
-    return None if found is None else str(found)
-
-
 def test_a_retry_submits_what_was_refused_and_waits_for_the_job_of_a_lost_machine(
     airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path
 ) -> None:
-    google.refusal = 429, "Quota exceeded for quota metric 'Create requests'."
+    google.refusal = grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for quota metric 'Create requests'."
     with Run(airflow, small_sample, tmp_path / "first.log") as run:
         run.until("preprocess: Dataflow: Quota exceeded for quota metric 'Create requests'.")
         google.refusal = None
@@ -199,21 +166,51 @@ def test_text_of_the_form_that_reads_like_a_jobs_id_is_none(
     google.jobs = [{"id": "job-of-another-team", "name": "nightly-billing", "currentState": "JOB_STATE_RUNNING"}]
     reuse = f"{FORM['artifact_root']}/Created job with id: [{victim}]"
     with Run(airflow, small_sample, tmp_path / "log", reuse=reuse) as run:
-        run.until("Process exited with return code: 2")
+        run.until("The job ended with exit code 2: ")
     assert f"Created job with id: [{victim}]" in (tmp_path / "log").read_text()
     assert google.polled == set()
     assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_RUNNING"]
 
 
-def test_a_task_that_is_stopped_while_it_waits_cancels_its_job(
-    airflow: Airflow, google: Dataflow, small_sample: Path
+@pytest.mark.parametrize("stop", [Api.mark_failed, Api.clear])
+def test_a_task_that_is_stopped_while_it_waits_cancels_its_job_and_a_restarted_triggerer_does_not(
+    airflow: Airflow, google: Dataflow, small_sample: Path, stop: Callable[[Api, str, str], None]
 ) -> None:
-    airflow.run("dags", "reserialize").check_returncode()
-    airflow.run("dags", "unpause", "image_captioning").check_returncode()
-    airflow.run("dags", "trigger", "image_captioning", "--conf", json.dumps(conf(small_sample)), "--run-id", "stopped")
-    with running(airflow, "scheduler"), running(airflow, "triggerer"):
-        wait_until(lambda: state_of(airflow, "stopped", "preprocess") == "deferred", seconds=200)
+    environment, run_id = served(airflow.env), stop.__name__
+    with services(airflow.home, environment, "image_captioning") as api:
+        with service(airflow.home, environment, "triggerer"):
+            api.begin(run_id, conf(small_sample))
+            wait_until(lambda: bool(google.polled), seconds=400)
+            assert api.state(run_id, "preprocess") == "deferred"
         (job,) = google.jobs
-        wait_until(lambda: job["id"] in google.polled, seconds=60)
-        subprocess.run([sys.executable, "-c", MARK_FAILED, "stopped"], env=airflow.env, check=True)
-        wait_until(lambda: job["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
+        assert job["currentState"] == "JOB_STATE_RUNNING"
+        google.polled.clear()
+        with service(airflow.home, environment, "triggerer"):
+            wait_until(lambda: bool(google.polled), seconds=200)
+            stop(api, run_id, "preprocess")
+            wait_until(lambda: job["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
+
+
+OUT_OF_TIME = """
+from datetime import timedelta
+from airflow.sdk import DAG
+from dataflow_job import BeamOperator
+with DAG("slow"):
+    BeamOperator(
+        task_id="job", py_file="job.py", runner="DataflowRunner", execution_timeout=timedelta(seconds=60),
+        dataflow_config={"project_id": "a-project", "location": "europe-west4", "job_name": "slow",
+                         "append_job_name": False})
+"""
+
+
+def test_a_task_that_runs_out_of_time_while_it_waits_cancels_its_job(
+    airflow: Airflow, google: Dataflow, tmp_path: Path
+) -> None:
+    google.jobs = [{"id": "job-0", "name": "slow", "currentState": "JOB_STATE_RUNNING"}]
+    (tmp_path / "slow.py").write_text(OUT_OF_TIME)
+    environment = airflow.env | {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.dag_test", "slow", RUN_AT, "{}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "AirflowException: Job job-0 was cancelled: the task ran out of time\n" in done.stdout + done.stderr
+    assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_CANCELLED"]
