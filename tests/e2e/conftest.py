@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium")
 # Chromium asks its maker's hosts for this and that; and it has no sandbox for root.
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
-TIMEOUT = 60_000  # milliseconds, for a machine that does other things as well
+TIMEOUT = 180_000  # milliseconds, for a machine that does other things as well
 
 
 def missing(what: str) -> None:

@@ -77,6 +77,8 @@ def test_the_form_takes_no_wrong_value(page: Page) -> None:
     epochs.press("Tab")
     expect(epochs).to_have_value("1")  # the nearest that can be
     epochs.fill("many")
+    expect(epochs).to_have_value("1")
+    epochs.fill("")
     epochs.press("Tab")
     expect(epochs).to_have_attribute("aria-invalid", "true")
     expect(trigger_button(form)).to_be_disabled()
@@ -116,14 +118,13 @@ def test_a_run_from_the_form_to_its_report(page: Page) -> None:
     expect(header).to_contain_text(re.compile("Success|Failed"), timeout=RUN_TIMEOUT)
     expect(page.get_by_test_id("table-cell-state")).to_have_text(["Success"] * 4)
     page.goto(f"{run}/tasks/evaluate/details")
-    expect(page.get_by_role("link", name="Report")).to_be_visible()
-    shoot(page, "grid")
     with page.expect_popup() as popup:
         page.get_by_role("link", name="MLflow run").click()
     run_page = popup.value
     for shown in (run_id, "bleu_4", "learning_rate"):
         expect(run_page.get_by_text(shown).first).to_be_visible()
     shoot(run_page, "mlflow")
+    shoot(page, "grid")
 
     page.get_by_role("link", name="Report").click()
     expect(page.get_by_role("heading", name="Evaluation on the test split")).to_be_visible()
