@@ -17,10 +17,7 @@ PROJECT, LOCK = ROOT / "pyproject.toml", ROOT / "requirements.lock"
 ALLOWED = SpecifierSet(tomllib.loads(PROJECT.read_text())["project"]["requires-python"])
 # The lock's own runs all other tests.
 OTHERS = [version for version in (f"3.{minor}" for minor in range(30)) if version in ALLOWED and version != "3.11"]
-UNIT_TESTS = (
-    "test_captions.py", "test_parameters.py", "test_records.py",
-    "security/test_json_sources.py", "security/test_sources.py",
-)  # fmt: skip
+UNIT_TESTS = ("test_captions.py", "test_parameters.py", "test_records.py", "security/test_json_sources.py")
 """Those that need no fixture of conftest.py, which imports Airflow."""
 
 
