@@ -62,7 +62,7 @@ def refusal(dag: Any, run_id: str = "manual__1", **conf: Any) -> str | None:
     """What the first task of a run says of its form; None if it would go on."""
     check = {
         MAIN: lambda context: dag.get_task("ingest").python_callable.__globals__["check_run"](context),
-        TFX: lambda context: dag.get_task("CsvExampleGen").python_callable.__globals__["parameters_of"](context),
+        TFX: lambda context: dag.get_task("CsvExampleGen").execute.__globals__["parameters_of"](context),
         VERTEX: check_vertex,
     }[dag.dag_id]
     try:
@@ -146,7 +146,7 @@ def test_tfx_takes_the_deployments_options_and_code(dags: dict[str, Any], monkey
     monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", '{"FlinkRunner": {"flink_master": "flink:8081"}}')
     monkeypatch.setenv("CAPTIONFLOW_MODULE_FILE", "/deployed/module.py")
     monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "*")
-    parameters_of = dags[TFX].get_task("Trainer").python_callable.__globals__["parameters_of"]
+    parameters_of = dags[TFX].get_task("Trainer").execute.__globals__["parameters_of"]
     context = context_of(dags[TFX], beam_runner="FlinkRunner", beam_args=['["--parallelism=3"]'])
     found = parameters_of(context)
     assert found.beam_args == ("--parallelism=3", "--flink_master=flink:8081")
