@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,11 +59,16 @@ def context_of(dag: Any, run_id: str = "manual__1", **conf: Any) -> dict[str, An
     }  # fmt: skip
 
 
+def tfx_parameters_of(dag: Any, context: dict[str, Any]) -> Any:
+    module = sys.modules[type(dag.get_task("Trainer")).__module__]
+    return module.parameters_of(context)
+
+
 def refusal(dag: Any, run_id: str = "manual__1", **conf: Any) -> str | None:
     """What the first task of a run says of its form; None if it would go on."""
     check = {
         MAIN: lambda context: dag.get_task("ingest").python_callable.__globals__["check_run"](context),
-        TFX: lambda context: dag.get_task("CsvExampleGen").execute.__globals__["parameters_of"](context),
+        TFX: lambda context: tfx_parameters_of(dag, context),
         VERTEX: check_vertex,
     }[dag.dag_id]
     try:
@@ -146,9 +152,8 @@ def test_tfx_takes_the_deployments_options_and_code(dags: dict[str, Any], monkey
     monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", '{"FlinkRunner": {"flink_master": "flink:8081"}}')
     monkeypatch.setenv("CAPTIONFLOW_MODULE_FILE", "/deployed/module.py")
     monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "*")
-    parameters_of = dags[TFX].get_task("Trainer").execute.__globals__["parameters_of"]
     context = context_of(dags[TFX], beam_runner="FlinkRunner", beam_args=['["--parallelism=3"]'])
-    found = parameters_of(context)
+    found = tfx_parameters_of(dags[TFX], context)
     assert found.beam_args == ("--parallelism=3", "--flink_master=flink:8081")
     assert found.module_file == "/deployed/module.py"
 
