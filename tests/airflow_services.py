@@ -15,14 +15,14 @@ from tests.processes import free_port, wait_until
 
 
 @contextmanager
-def service(home: Path, environment: Mapping[str, str], name: str) -> Iterator[subprocess.Popen[bytes]]:
+def service(home: Path, environment: Mapping[str, str], *command: str) -> Iterator[None]:
     """Run one of them."""
-    with (home / f"{name}.log").open("ab") as log:
+    with (home / f"{command[0]}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", name], env=environment, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-m", "airflow", *command], env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        yield process
+        yield
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -91,12 +91,19 @@ def served(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
+def triggerer(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """Run what waits for the tasks that are deferred."""
+    with service(home, environment, "triggerer", "--skip-serve-logs"):
+        yield
+
+
+@contextmanager
 def services(home: Path, environment: Mapping[str, str], dag_id: str) -> Iterator[Api]:
     """Run all of them but the triggerer, in an environment made by `served`."""
     url = environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"].removesuffix("/execution/")
     with (
         service(home, environment, "api-server"),
         service(home, environment, "dag-processor"),
-        service(home, environment, "scheduler"),
+        service(home, environment, "scheduler", "--skip-serve-logs"),
     ):
         yield Api(url, dag_id)

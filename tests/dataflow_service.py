@@ -86,7 +86,9 @@ class Dataflow(Site):
     def create_job(self, request: CreateJobRequest, context: grpc.ServicerContext) -> Job:
         if self.refusal:
             context.abort(*self.refusal)
-        sent = json.loads(Job.to_json(request.job, use_integers_for_enums=False, including_default_value_fields=False))
+        sent = json.loads(
+            Job.to_json(request.job, use_integers_for_enums=False, always_print_fields_with_no_presence=False)
+        )
         if any(job["name"] == sent["name"] and job["currentState"] in ACTIVE for job in self.jobs):
             context.abort(grpc.StatusCode.ALREADY_EXISTS, "There is already an active job of that name.")
         self.jobs.append({**sent, "id": f"job-{len(self.jobs)}", "currentState": "JOB_STATE_RUNNING"})
