@@ -97,7 +97,7 @@ def api_server(home: Path, auth_manager: str, environment: Mapping[str, str]) ->
     with (home / "api-server.log").open("wb") as log:
         process = subprocess.Popen([*airflow, "api-server"], env=environment, stdout=log, stderr=log)
     try:
-        wait_until(lambda: answers(f"{url}/api/v2/monitor/health") or process.poll() is not None, seconds=300)
+        wait_until(lambda: answers(f"{url}/api/v2/monitor/health") or process.poll() is not None, seconds=600)
         assert process.poll() is None, (home / "api-server.log").read_text()[-3000:]
         tokens = {name: _token(url, name, password) for name, password in passwords.items()}
         yield ApiServer(url, process.pid, home, environment, tokens)
