@@ -58,7 +58,7 @@ succeeds() { wait_for "the end of run $1" run_ended "$1"; }
 
 # Whatever ran in a container, with what it was given, as long as this goes on.
 watch_processes() {
-  while sleep 0.1; do
+  while sleep 1; do
     containers | xargs --no-run-if-empty -I {} docker top {} -eo pid,args >> "$1" 2> /dev/null || true
   done
 }
