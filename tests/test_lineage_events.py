@@ -29,7 +29,9 @@ def test_each_step_tells_of_its_artifact_by_an_event_of_its_asset(
     events: tuple[Airflow, list[dict[str, Any]]],
 ) -> None:
     airflow, _ = events
-    told = airflow.query("SELECT asset.name, extra FROM asset_event JOIN asset ON asset.id = asset_event.asset_id")
+    told = airflow.query(
+        "SELECT asset.name, asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_event.asset_id"
+    )
     extras = {name: json.loads(extra) for name, extra in told}
     for kind in KINDS:
         manifest = open_artifact(str(airflow.folder(kind)), kind).manifest
