@@ -31,6 +31,13 @@ from local_job import LocalJob
 from plain_text import PlainText
 
 _LABEL_LENGTH = 63  # https://cloud.google.com/resource-manager/docs/labels-overview#requirements
+_ENDED = {
+    TaskInstanceState.SUCCESS,
+    TaskInstanceState.FAILED,
+    TaskInstanceState.SKIPPED,
+    TaskInstanceState.UPSTREAM_FAILED,
+    TaskInstanceState.REMOVED,
+}
 _ATTACHABLE = {
     DataflowJobStatus.JOB_STATE_PENDING,
     DataflowJobStatus.JOB_STATE_QUEUED,
@@ -206,7 +213,9 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
 
 
 class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
-    """Waits for the end of a job, and cancels it when its task is stopped meanwhile, or runs out of time.
+    """Waits for the end of a job, and cancels it when its task is marked as ended meanwhile, or runs out of time.
+
+    A task that is cleared leaves the job to its next try, which attaches to it.
 
     Args:
         until: the task's last moment, in seconds since 1970.
@@ -238,17 +247,18 @@ class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
         yield event
 
     async def on_kill(self) -> None:
-        """Cancel the job if its task was stopped: a triggerer that is stopped leaves the wait to the next one."""
-        if await sync_to_async(self._task_is_stopped)():
-            self.log.info("The task was stopped; cancelling job %s", self.job_id)
+        """Cancel the job if its task has ended or is gone: a triggerer that is stopped leaves the wait to the next."""
+        if await sync_to_async(self._task_has_ended)():
+            self.log.info("The task was ended; cancelling job %s", self.job_id)
             await sync_to_async(self._cancel)()
 
-    def _task_is_stopped(self) -> bool:
+    def _task_has_ended(self) -> bool:
         task = self.task_instance
         states = RuntimeTaskInstance.get_task_states(
             dag_id=task.dag_id, task_ids=[task.task_id], run_ids=[task.run_id], map_index=task.map_index
         )
-        return TaskInstanceState.DEFERRED not in states.get(task.run_id, {}).values()
+        found = states.get(task.run_id, {}).values()
+        return not found or any(state in _ENDED for state in found)
 
     def _cancel(self) -> None:
         hook = DataflowHook(gcp_conn_id=self.gcp_conn_id, cancel_timeout=None)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import grpc
 import pytest
 
-from tests.airflow_services import served, services, triggerer
+from tests.airflow_services import Api, served, services, triggerer
 from tests.dataflow_service import Dataflow, dataflow
 from tests.gcs import serve_gcs
 from tests.processes import wait_until
@@ -172,7 +172,14 @@ def test_text_of_the_form_that_reads_like_a_jobs_id_is_none(
     assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_RUNNING"]
 
 
-def test_a_task_that_is_stopped_while_it_waits_cancels_its_job_and_a_stopped_triggerer_does_not(
+def wait_until_triggerer_polls(google: Dataflow, api: Api, job_id: str) -> None:
+    """Wait until it is the triggerer that asks for the job: what submits it asks, too."""
+    wait_until(lambda: job_id in google.polled and api.state("stopped", "preprocess") == "deferred", seconds=400)
+    google.polled.clear()
+    wait_until(lambda: job_id in google.polled, seconds=100)
+
+
+def test_a_task_marked_failed_while_it_waits_cancels_its_job_and_a_cleared_one_or_a_stopped_triggerer_does_not(
     airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "airflow"
@@ -181,18 +188,20 @@ def test_a_task_that_is_stopped_while_it_waits_cancels_its_job_and_a_stopped_tri
     with services(home, environment, "image_captioning") as api:
         with triggerer(home, environment):
             api.begin("stopped", conf(small_sample))
-            wait_until(lambda: "job-0" in google.polled, seconds=400)
-            assert api.state("stopped", "preprocess") == "deferred"
+            wait_until_triggerer_polls(google, api, "job-0")
         assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_RUNNING"]
         google.polled.clear()
         with triggerer(home, environment):
             wait_until(lambda: "job-0" in google.polled, seconds=600)
             api.clear("stopped", "preprocess")
-            wait_until(lambda: "job-1" in google.polled, seconds=400)
-            assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_CANCELLED", "JOB_STATE_RUNNING"]
+            second = home / "logs/dag_id=image_captioning/run_id=stopped/task_id=preprocess/attempt=2.log"
+            attached = "An earlier try's job job-0 is at work"
+            wait_until(lambda: second.exists() and attached in second.read_text(), seconds=400)
+            wait_until_triggerer_polls(google, api, "job-0")
+            assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_RUNNING"]
             api.mark_failed("stopped", "preprocess")
-            wait_until(lambda: google.jobs[1]["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
-    assert len(google.jobs) == 2
+            wait_until(lambda: google.jobs[0]["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
+    assert len(google.jobs) == 1
 
 
 OUT_OF_TIME = """
