@@ -10,17 +10,13 @@ import argparse
 import io
 import json
 import logging
-import os
 import re
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
-import psutil
 import typer
 
 from captionflow.artifacts import Artifact, open_artifact
@@ -29,6 +25,7 @@ from captionflow.errors import CaptionFlowError, InvalidInputError, StepFailedEr
 from captionflow.kinds import INGESTED, PREPROCESSED
 from captionflow.options import expand, makes
 from captionflow.parameters import PreprocessParameters, ReuseParameters, items
+from captionflow.parent import end_with_parent
 from captionflow.records import CAPTIONS
 from captionflow.terminal import one_line
 from captionflow.uris import resolve
@@ -217,7 +214,7 @@ def preprocess(
     Options not listed here go to Beam: --runner, --direct_num_workers, --direct_running_mode, …
     """
     if exit_with_parent:
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+        end_with_parent()
     # Progress, also from worker processes; Beam's own chatter stays at warnings.
     # Airflow's operator reads the id of a Dataflow job in what its client logs.
     for name in ("beam_jobs", "captionflow", "apache_beam.runners.dataflow.internal.apiclient"):
@@ -232,14 +229,6 @@ def _is_no_step_failure(record: logging.LogRecord) -> bool:
     """Whether Beam logs anything else than the traceback of what ends as one line."""
     kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
     return StepFailedError.__name__ not in f"{kind} {record.getMessage()}"
-
-
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    job = psutil.Process()
-    for process in (*job.children(recursive=True), job):
-        process.kill()
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:

@@ -18,6 +18,7 @@ from captionflow.manifest import MANIFEST, FileInfo, Manifest, Parent
 from captionflow.uris import file_system, resolve, store_errors
 
 _CHUNK = 1 << 20
+_LARGEST_MANIFEST = 64 << 20
 
 
 class _CheckingReader(io.RawIOBase):
@@ -167,17 +168,20 @@ def open_artifact(uri: str, kind: str | None = None) -> Artifact:
 
 def _read_manifest(uri: str) -> bytes:
     fs, root = file_system(uri)
+    found = _info(fs, f"{root}/{MANIFEST}")
     # A pipe, for one, may keep its reader waiting for ever.
-    if _type(fs, f"{root}/{MANIFEST}") == "file":
+    if found.get("type") == "file":
+        if found["size"] > _LARGEST_MANIFEST:
+            raise InvalidInputError(f"{uri}/{MANIFEST}: is larger than a manifest can be")
         return bytes(fs.cat_file(f"{root}/{MANIFEST}"))
-    if _type(fs, root) == "directory":
+    if _info(fs, root).get("type") == "directory":
         raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished")
     raise InvalidInputError(f"{uri}: there is no such artifact; check the path")
 
 
-def _type(fs: AbstractFileSystem, path: str) -> str | None:
-    """Return what is at a path, or None; unlike `isfile`, it takes no other error for an answer."""
+def _info(fs: AbstractFileSystem, path: str) -> dict[str, Any]:
+    """Return what is at a path, empty for nothing; unlike `isfile`, it takes no other error for an answer."""
     try:
-        return str(fs.info(path)["type"])
+        return dict(fs.info(path))
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return {}

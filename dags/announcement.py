@@ -1,12 +1,16 @@
 """What others hear of an artifact that a task made: an event of its asset, and inputs and outputs for OpenLineage."""
 
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.lineage.entities import File
 from airflow.sdk import Asset, Context
+from trigger_form import no_retry_in_vain
 
+from captionflow.errors import StoreError
 from captionflow.kinds import EVALUATION, PIPELINE
+from captionflow.terminal import one_line
 
 
 def asset(kind: str) -> Asset:
@@ -17,12 +21,17 @@ def asset(kind: str) -> Asset:
 def announce(context: Context, uri: Any) -> None:
     """Tell of the artifact at `uri`, what it was made from, and the scores of an evaluation.
 
-    Raises:
-        CaptionFlowError: it cannot be read.
+    A store that does not answer now costs the event its content, not the task its work.
     """
     from captionflow.artifacts import open_artifact  # asks for more than a DAG file needs
 
-    artifact = open_artifact(uri)
+    try:
+        with no_retry_in_vain():
+            artifact = open_artifact(uri)
+    except StoreError as error:
+        log = logging.getLogger(__name__)
+        log.warning("The asset's event and OpenLineage lack this artifact: %s", one_line(str(error)))
+        return
     manifest, task = artifact.manifest, context["task"]
     scores = {"scores": manifest.metrics} if manifest.kind == EVALUATION else {}
     context["outlet_events"][asset(manifest.kind)].extra.update(

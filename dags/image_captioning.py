@@ -100,7 +100,7 @@ def prepare_beam(context: Context) -> None:
     packages = str(Path(beam_jobs.__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
     task.runner = runner
-    # A task that times out leaves its process behind; two jobs must not work on one artifact.
+    # A task that is killed without warning cannot end its process; two jobs must not work on one artifact.
     task.default_pipeline_options = {**options, "exit-with-parent": True}
     by_name = dict(option.removeprefix("--").split("=", 1) for option in given)
     task.pipeline_options = {"ingested": task.pipeline_options["ingested"], "output": output, **by_name}

@@ -21,7 +21,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     # SQLite, where ML Metadata keeps its store unless told otherwise, takes one writer at a time.
-    max_active_tasks=16 if METADATA_VARIABLE in os.environ else 1,
+    max_active_tasks=16 if "://" in os.environ.get(METADATA_VARIABLE, "") else 1,
     params=form(TfxParameters, "TFX", without=TfxSettings, csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv"),
     tags=["captionflow", "tfx"],
     default_args=DEFAULT_ARGS,

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import BaseOperator, Context
-from local_job import LocalJob
+from local_job import LocalJob, without_airflow
 from trigger_form import ARTIFACT_ROOT, check_conf, no_retry_in_vain, read, settings
 
 from captionflow import beam_tuning
@@ -24,6 +24,7 @@ class TfxComponent(BaseOperator):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._job: LocalJob | None = None
+        self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Start TFX's Python, log what it says as it says it, and take its answer."""
@@ -39,6 +40,8 @@ class TfxComponent(BaseOperator):
             self._job = LocalJob(
                 [python, "-P", "-m", "tfx_pipeline.task"], log=self.log, environment=_environment(folder)
             )
+            if self._is_killed:
+                self._job.kill()
             try:
                 self._job.run(stdin=json.dumps(request).encode())
             except AirflowException:
@@ -49,7 +52,8 @@ class TfxComponent(BaseOperator):
             return outputs
 
     def on_kill(self) -> None:
-        """End the component's process, and what it started."""
+        """End the component's process, and what it started; one that is yet to come will not begin."""
+        self._is_killed = True
         if self._job:
             self._job.kill()
 
@@ -72,15 +76,16 @@ def parameters_of(context: Context) -> TfxParameters:
 
 
 def _environment(home: str) -> dict[str, str]:
-    """Return the worker's environment without Airflow's settings and secrets: TFX uses Airflow 2 as a library."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
-    # Where the project is not installed, its packages are in the DAGs folder.
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path(beam_tuning.__file__).parents[1])]))
-    return kept | {"AIRFLOW_HOME": home, "_AIRFLOW__AS_LIBRARY": "1", "PYTHONPATH": path}
+    """Return the environment of TFX, which uses Airflow 2 as a library."""
+    kept = {name: value for name, value in without_airflow(os.environ).items() if name != "PYTHONPATH"}
+    # From a checkout or the DAGs folder; but where it is installed, Airflow 3 is beside it, and TFX must not find that.
+    packages = Path(beam_tuning.__file__).parents[1]
+    path = {} if (packages / "airflow").exists() else {"PYTHONPATH": str(packages)}
+    return kept | path | {"AIRFLOW_HOME": home, "_AIRFLOW__AS_LIBRARY": "1"}
 
 
 def _raise_error_of(answer: Path) -> None:
     """Raise what the component found wrong, if it could still tell."""
-    told = json.loads(answer.read_bytes()) if answer.exists() else {}
-    if "error" in told:
-        raise (StoreError if told["retry"] else InvalidInputError)(told["error"])
+    given = json.loads(answer.read_bytes()) if answer.exists() else {}
+    if "error" in given:
+        raise (StoreError if given["retry"] else InvalidInputError)(given["error"])

@@ -31,7 +31,7 @@ from local_job import LocalJob
 from plain_text import PlainText
 
 _LABEL_LENGTH = 63  # https://cloud.google.com/resource-manager/docs/labels-overview#requirements
-_ENDED = {
+_ENDED_STATES = {
     TaskInstanceState.SUCCESS,
     TaskInstanceState.FAILED,
     TaskInstanceState.SKIPPED,
@@ -125,7 +125,7 @@ class LocalBeamHook(BeamHook):
         )
 
     def kill(self) -> None:
-        """End the pipeline's process with all it has started; one that is yet to come will not begin."""
+        """End the pipeline's process group; one that is yet to come will not begin."""
         self._is_killed = True
         if self._job:
             self._job.kill()
@@ -162,6 +162,10 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
         """End the process that does the job or submits it, and cancel a job on Dataflow."""
         if isinstance(hook := getattr(self, "beam_hook", None), LocalBeamHook):
             hook.kill()
+        name = getattr(self, "dataflow_job_name", None)
+        if self.dataflow_hook and name and not self.dataflow_job_id:  # Perhaps submitted already, but not told of.
+            place = self.dataflow_config.project_id, self.dataflow_config.location
+            self.dataflow_job_id = running_job(self.dataflow_hook, *place, name)
         super().on_kill()
 
     def execute_on_dataflow(self, context: Context) -> NoReturn:
@@ -258,7 +262,7 @@ class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
             dag_id=task.dag_id, task_ids=[task.task_id], run_ids=[task.run_id], map_index=task.map_index
         )
         found = states.get(task.run_id, {}).values()
-        return not found or any(state in _ENDED for state in found)
+        return not found or any(state in _ENDED_STATES for state in found)
 
     def _cancel(self) -> None:
         hook = DataflowHook(gcp_conn_id=self.gcp_conn_id, cancel_timeout=None)

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from captionflow.terminal import one_line
 
-_ENDED = "The job was ended with its task"
+_WAS_ENDED = "The job was ended with its task"
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):")
 _TRACEBACK = re.compile(r"[ +|]*(Exception Group )?Traceback \(most recent call last\):")
 _CHUNK = 1 << 16
@@ -38,6 +38,11 @@ class Logger(Protocol):
 
     def log(self, level: int, event: str, /, *arguments: object) -> object:
         """Log a message."""
+
+
+def without_airflow(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without Airflow's settings, among which are its secrets."""
+    return {name: value for name, value in environment.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
 
 
 class LineReader:
@@ -100,19 +105,19 @@ class LevelledLog:
 
 
 class LocalJob:
-    """One run of a command, in a session of its own, so that it is ended with all it has started.
+    """One run of a command, in a process group of its own, which ends with it.
 
-    However `run` ends, nothing of it is left. Only when this process itself is killed can it not see to that; a command
-    that matters looks whether its parent is still there.
+    However `run` ends, nothing of that group is left. Only when this process itself is killed can it not see to that; a
+    command that matters looks whether its parent is still there.
 
     Args:
         log: gets what the command says, line by line.
-        environment: the command's environment, by default this process's own.
+        environment: the command's environment, by default this process's own without Airflow's settings and secrets.
     """
 
     def __init__(self, command: Sequence[str], *, log: Logger, environment: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
-        self._environment = environment
+        self._environment = without_airflow(os.environ) if environment is None else environment
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._killed_at: float | None = None
@@ -146,7 +151,8 @@ class LocalJob:
             left_alone = self._follow(process, pipes, until)
         except BaseException:  # what tells a task that its time is over is no Exception
             self.kill()
-            self._wait()
+            if self._process:
+                self._follow(self._process, pipes)
             raise
         finally:
             if not left_alone:
@@ -158,14 +164,14 @@ class LocalJob:
             self._judge(process.returncode, errors.last)
 
     def kill(self) -> None:
-        """End the command and all it has started; `run` sees to it, and raises. A signal's handler may call this."""
+        """End the command's process group; `run` sees to it, and raises. A signal's handler may call this."""
         if self._killed_at is None:
             self._killed_at = time.monotonic()
         self._signal(signal.SIGTERM)
 
     def _start(self, stdin: bytes | None) -> subprocess.Popen[bytes]:
         if self._killed_at is not None:
-            raise AirflowException(_ENDED)
+            raise AirflowException(_WAS_ENDED)
         self._log.log(logging.INFO, "Running: %s", one_line(shlex.join(self._command)))
         try:
             self._process = subprocess.Popen(
@@ -216,7 +222,7 @@ class LocalJob:
 
     def _judge(self, code: int | None, reason: str) -> None:
         if self._killed_at is not None:
-            raise AirflowException(_ENDED)
+            raise AirflowException(_WAS_ENDED)
         if code == 0:
             return
         how = f"ended with exit code {code}"

@@ -152,6 +152,15 @@ def test_its_environment_is_the_one_given(jobs: ModuleType, log: Log) -> None:
     assert "'PATH'" not in log.lines[-1][1]
 
 
+def test_its_environment_has_none_of_airflows_secrets(
+    jobs: ModuleType, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW_CONN_STORE", "_AIRFLOW_PASSWORD", "CAPTIONFLOW_HERE"):
+        monkeypatch.setenv(name, "secret")
+    run(jobs, log, "import os; print(*(name for name, value in os.environ.items() if value == 'secret'))")
+    assert log.lines[-1] == ("INFO", "CAPTIONFLOW_HERE")
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -204,6 +213,24 @@ def test_no_process_outlives_an_error(jobs: ModuleType, log: Log, folder: Path, 
     with pytest.raises(error):
         run(jobs, log, STUBBORN, str(folder), on_line=fail)
     wait_until(lambda: are_gone(pids(folder)))
+
+
+def test_an_error_waits_for_the_jobs_last_words(jobs: ModuleType, log: Log) -> None:
+    def out_of_time(*_: object) -> None:
+        raise OutOfTimeError
+
+    code = (
+        "import signal, sys, time\n"
+        "def end(*_): sys.stderr.write('x' * 300_000 + '\\nERROR:root:cleaned up\\n'); sys.exit(1)\n"
+        "signal.signal(15, end); print('ready', flush=True); time.sleep(600)"
+    )
+    before = signal.signal(signal.SIGUSR1, out_of_time)
+    try:
+        with pytest.raises(OutOfTimeError):
+            run(jobs, log, code, on_line=lambda _: threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert log.lines[-1] == ("ERROR", "ERROR:root:cleaned up")
 
 
 def test_a_handlers_kill_ends_the_job_and_its_children_and_fails(jobs: ModuleType, log: Log, folder: Path) -> None:

@@ -1,19 +1,25 @@
 """The TFX pipeline as the main environment has it: its DAG and its commands, with and without TFX's environment."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
+from google.protobuf.text_encoding import CEscape
+from hypothesis import given
+from hypothesis import strategies as st
 
 from captionflow.sources import COLUMNS
 from tests.dags import load
 from tests.processes import captionflow, wait_until
 from tests.test_dag import RUN_AT, Airflow
+from tfx_pipeline.logs import Formatter
 from tfx_pipeline.parameters import TfxParameters, TfxSettings
 from tfx_pipeline.topology import topology
 
@@ -97,9 +103,33 @@ def test_without_its_environment_a_command_says_how_to_get_it(tmp_path: Path, mo
     done = captionflow("tfx", "run", "--csv", str(tmp_path), "--pipeline-root", str(tmp_path / "root"))
     assert done.returncode == 2
     assert done.stderr == (
-        f"captionflow: {tmp_path}/python: no such Python; `make tfx` installs TFX there, "
-        "or CAPTIONFLOW_TFX_PYTHON names another\n"
+        f"captionflow: {tmp_path}/python: no such Python; `make tfx` installs TFX beside the checkout, "
+        "or CAPTIONFLOW_TFX_PYTHON names another Python\n"
     )
+
+
+def test_a_python_without_tfx_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "captions.csv").write_text(HEADER + GOOD_ROW)
+    monkeypatch.setenv("CAPTIONFLOW_TFX_PYTHON", sys.executable)
+    done = captionflow("tfx", "run", "--csv", str(tmp_path), "--pipeline-root", str(tmp_path / "root"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"captionflow: {sys.executable}: has no TFX; `make tfx` installs")
+
+
+@pytest.mark.security
+@given(secret=st.text(min_size=4))
+def test_no_spelling_of_a_secret_is_logged(secret: str) -> None:
+    spelled = [
+        secret,
+        quote(secret, safe=""),
+        repr(secret),
+        CEscape(secret, as_utf8=True),
+        CEscape(secret, as_utf8=False),
+    ]
+    for text in spelled:
+        record = logging.LogRecord("tfx", logging.INFO, __file__, 1, "password: <%s>", (text,), None)
+        shown = Formatter("%(message)s", secret).format(record)
+        assert shown.strip("'\"") in ("password: <***>", "password: <'***'>", 'password: <"***">')
 
 
 class TfxAirflow(Airflow):
@@ -118,7 +148,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> TfxAirflow:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tfx_python": "/nowhere/python"}, "/nowhere/python: no such Python; `make tfx` installs TFX there"),
+        ({"tfx_python": "/nowhere/python"}, "/nowhere/python: no such Python; `make tfx` installs TFX"),
+        ({"tfx_python": sys.executable}, f"{sys.executable}: has no TFX; `make tfx` installs TFX"),
         ({}, "/none/captions.csv: no such file, or no .csv file in it"),
     ],
 )

@@ -8,7 +8,9 @@ from pathlib import Path
 from captionflow.errors import InvalidInputError
 
 VARIABLE = "CAPTIONFLOW_TFX_PYTHON"
-_BESIDE = Path(__file__).parents[1] / ".venv-tfx" / "bin" / "python"
+_CHECKOUT = Path(__file__).parents[1]
+_BESIDE = _CHECKOUT / ".venv-tfx" / "bin" / "python"
+_CONTINUED = "_CAPTIONFLOW_CONTINUED_WITH_TFX"
 
 
 def tfx_python() -> str:
@@ -19,16 +21,34 @@ def tfx_python() -> str:
     """
     python = os.environ.get(VARIABLE) or str(_BESIDE)
     if not os.access(python, os.X_OK):
-        raise InvalidInputError(f"{python}: no such Python; `make tfx` installs TFX there, or {VARIABLE} names another")
+        raise InvalidInputError(f"{python}: no such Python; {_remedy()}")
     return python
+
+
+def check_tfx() -> None:
+    """Check that this is the environment that has TFX.
+
+    Raises:
+        InvalidInputError: it is not; the message says how to get it.
+    """
+    if find_spec("tfx") is None:
+        raise InvalidInputError(f"{sys.executable}: has no TFX; {_remedy()}")
+
+
+def _remedy() -> str:
+    if (_CHECKOUT / "Makefile").exists():
+        return f"`make tfx` installs TFX beside the checkout, or {VARIABLE} names another Python"
+    return f"{VARIABLE} names the Python of an environment made from tfx_pipeline/requirements.lock"
 
 
 def continue_with_tfx() -> None:
     """Go on as the same `captionflow` command in TFX's environment, unless this is it.
 
     Raises:
-        InvalidInputError: there is no such environment.
+        InvalidInputError: there is no such environment, or it has no TFX.
     """
-    if find_spec("tfx") is None:
+    if os.environ.pop(_CONTINUED, None):
+        check_tfx()
+    elif find_spec("tfx") is None:
         python = tfx_python()
-        os.execv(python, [python, "-P", "-m", "captionflow.cli", *sys.argv[1:]])
+        os.execve(python, [python, "-P", "-m", "captionflow.cli", *sys.argv[1:]], os.environ | {_CONTINUED: "1"})

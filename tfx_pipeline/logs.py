@@ -1,8 +1,9 @@
-"""What is heard of TFX and the libraries under it, and the secret that they would tell."""
+"""What is logged of TFX and the libraries under it, without the secret that they would log."""
 
 import logging
 import os
 import warnings
+from urllib.parse import quote
 
 
 def hush() -> None:
@@ -18,9 +19,21 @@ class Formatter(logging.Formatter):
 
     def __init__(self, form: str, secret: str) -> None:
         super().__init__(form)
-        self._secret = secret
+        self._spellings = sorted(spellings(secret), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         line = super().format(record)
-        return line.replace(self._secret, "***") if self._secret else line
+        for spelling in self._spellings:
+            line = line.replace(spelling, "***")
+        return line
+
+
+def spellings(secret: str) -> set[str]:
+    """Return how a secret may stand in a log: as it is, in a URL, in a Python string, in a protobuf's text format."""
+    from google.protobuf.text_encoding import CEscape
+
+    if not secret:
+        return set()
+    escaped = (CEscape(secret, as_utf8) for as_utf8 in (False, True))
+    return {secret, quote(secret, safe=""), repr(secret)[1:-1], *escaped}

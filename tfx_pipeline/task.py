@@ -13,24 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from captionflow.errors import CaptionFlowError, StoreError
+from captionflow.parent import end_with_parent
+from tfx_pipeline.environment import check_tfx
 from tfx_pipeline.logs import Formatter, hush
 from tfx_pipeline.parameters import TfxParameters, metadata_location
 
 
 def main() -> int:
     """Run the component that the request names; returns the exit code."""
+    end_with_parent()
     request = json.load(sys.stdin)
-    parameters = TfxParameters.from_mapping(request["parameters"])
-    _log_to_stderr(metadata_location(parameters))
-    answer, code = _run(request["component"], parameters, request["run_id"])
-    Path(request["answer"]).write_text(json.dumps(answer))
+    answer, code = _run(request["component"], TfxParameters.from_mapping(request["parameters"]), request["run_id"])
+    unfinished = Path(request["answer"] + ".part")
+    unfinished.write_text(json.dumps(answer))
+    unfinished.replace(request["answer"])
     return code
 
 
 def _run(component: str, parameters: TfxParameters, run_id: str) -> tuple[dict[str, Any], int]:
-    from tfx_pipeline.component_run import run_component
-
     try:
+        check_tfx()
+        _log_to_stderr(metadata_location(parameters))
+        from tfx_pipeline.component_run import run_component
+
         return {"outputs": run_component(component, parameters, run_id)}, 0
     except CaptionFlowError as error:
         return {"error": str(error), "retry": isinstance(error, StoreError)}, error.exit_code
