@@ -144,9 +144,11 @@ clean: ## Remove the environment, the Airflow database and all artifacts
 
 $(SYNCED): requirements.lock
 $(TFX_SYNCED): tfx_pipeline/requirements.lock
+# What is built from source is built with what the lock pins, too.
+$(TFX_SYNCED): BUILD := --build-constraints tfx_pipeline/requirements.lock --require-build-hashes
 $(SYNCED) $(TFX_SYNCED): pyproject.toml | $(UV)
 	test -x $(@D)/bin/python || $(UV) venv --quiet --python 3.11 $(@D)
-	VIRTUAL_ENV=$(@D) $(UV) pip sync --quiet $(filter %.lock,$^)
+	VIRTUAL_ENV=$(@D) $(UV) pip sync --quiet $(BUILD) $(filter %.lock,$^)
 	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

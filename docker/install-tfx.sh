@@ -9,6 +9,7 @@ apt-get update -qq
 apt-get install --yes -qq --no-install-recommends "${compiler[@]}" > /dev/null
 uv venv --quiet --python python3 "$1"
 # Synced, not resolved: TFX's own pins, which the lock overrides, would refuse it.
-uv pip sync --quiet --python "$1" --require-hashes tfx_pipeline/requirements.lock
+lock=tfx_pipeline/requirements.lock
+uv pip sync --quiet --python "$1" --require-hashes --build-constraints $lock --require-build-hashes $lock
 apt-get purge --yes -qq --auto-remove "${compiler[@]}" > /dev/null
 rm -rf /var/lib/apt/lists/*

@@ -67,6 +67,7 @@ def local_stack(folder: Path, programs: Path) -> Iterator[Stack]:
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": url,  # Else that of the Makefile that runs the tests.
             # A machine that does other things as well may take longer than 30 seconds for a DAG file.
             "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
             "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "400",
