@@ -103,7 +103,10 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def artifacts(airflow: Airflow) -> dict[str, tuple[str, dict[str, bytes]]]:
+Artifacts = dict[str, tuple[str, dict[str, bytes]]]
+
+
+def artifacts(airflow: Airflow) -> Artifacts:
     """By kind: the digest of the manifest, and every file but the manifest."""
     found = {}
     for kind in KINDS:
@@ -198,10 +201,17 @@ def test_airflows_own_command_runs_the_dag_to_its_end(airflow: Airflow, small_sa
     open_artifact(str(folder / "evaluation"), "evaluation").verify()
 
 
-@pytest.mark.slow
-def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow, small_sample: Path) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(airflow: Airflow, small_sample: Path) -> Artifacts:
+    """What a run leaves that nothing has disturbed."""
     done = airflow.run_dag(conf_for(small_sample))
     assert done.returncode == 0, done.stdout[-3000:]
+    return artifacts(airflow)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undisturbed")
+def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow) -> None:
     assert airflow.xcoms() == {
         task: str(airflow.folder(kind))
         for task, kind in zip(("ingest", "preprocess", "train", "evaluate"), KINDS, strict=True)
@@ -216,12 +226,10 @@ def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["preprocess", "train"])
-def test_a_killed_task_runs_again_to_the_same_artifacts(airflow: Airflow, small_sample: Path, killed: str) -> None:
+def test_a_killed_task_runs_again_to_the_same_artifacts(
+    airflow: Airflow, small_sample: Path, undisturbed: Artifacts, killed: str
+) -> None:
     conf = conf_for(small_sample)
-    shutil.rmtree(airflow.artifacts, ignore_errors=True)
-    assert airflow.run_dag(conf).returncode == 0
-    undisturbed = artifacts(airflow)
-
     shutil.rmtree(airflow.artifacts)
     begun: dict[str, Callable[[], bool]] = {
         "preprocess": lambda: any(airflow.folder("preprocessed").glob("*/*.tmp")),
