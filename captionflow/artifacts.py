@@ -172,7 +172,7 @@ def _read_manifest(uri: str) -> bytes:
     # A pipe, for one, may keep its reader waiting for ever.
     if found.get("type") == "file":
         if found["size"] > _LARGEST_MANIFEST:
-            raise InvalidInputError(f"{uri}/{MANIFEST}: is larger than a manifest can be")
+            raise InvalidInputError(f"{uri}/{MANIFEST}: is larger than 64 MiB, so it is no manifest of CaptionFlow")
         return bytes(fs.cat_file(f"{root}/{MANIFEST}"))
     if _info(fs, root).get("type") == "directory":
         raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished")
@@ -180,7 +180,7 @@ def _read_manifest(uri: str) -> bytes:
 
 
 def _info(fs: AbstractFileSystem, path: str) -> dict[str, Any]:
-    """Return what is at a path, empty for nothing; unlike `isfile`, it takes no other error for an answer."""
+    """Return fsspec's facts of a path, {} if nothing is there; unlike `isfile`, it hides no other error."""
     try:
         return dict(fs.info(path))
     except (FileNotFoundError, NotADirectoryError):

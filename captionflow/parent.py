@@ -1,4 +1,4 @@
-"""A process that ends when the one that started it ends, however that was."""
+"""For a process that must not outlive the one that started it, even if that is killed."""
 
 import os
 import threading
@@ -8,7 +8,10 @@ import psutil
 
 
 def end_with_parent() -> None:
-    """Watch the parent, once a second; when it is gone, kill this process and all it has started."""
+    """Kill this process and all it has started within about a second of the parent's end.
+
+    The parent is looked at once a second: only Linux has a signal for its end, and that is one of a thread's end.
+    """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 

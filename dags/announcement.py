@@ -21,7 +21,7 @@ def asset(kind: str) -> Asset:
 def announce(context: Context, uri: Any) -> None:
     """Tell of the artifact at `uri`, what it was made from, and the scores of an evaluation.
 
-    A store that does not answer now costs the event its content, not the task its work.
+    Where the store does not answer, the event has no content; the task, whose work is done, does not fail.
     """
     from captionflow.artifacts import open_artifact  # asks for more than a DAG file needs
 
@@ -30,7 +30,7 @@ def announce(context: Context, uri: Any) -> None:
             artifact = open_artifact(uri)
     except StoreError as error:
         log = logging.getLogger(__name__)
-        log.warning("The asset's event and OpenLineage lack this artifact: %s", one_line(str(error)))
+        log.warning("%s; so the asset's event and OpenLineage say nothing of this artifact", one_line(str(error)))
         return
     manifest, task = artifact.manifest, context["task"]
     scores = {"scores": manifest.metrics} if manifest.kind == EVALUATION else {}

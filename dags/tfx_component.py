@@ -24,10 +24,10 @@ class TfxComponent(BaseOperator):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._job: LocalJob | None = None
-        self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Start TFX's Python, log what it says as it says it, and take its answer."""
+        self._job = LocalJob(self.log)
         with no_retry_in_vain():
             parameters, python = parameters_of(context), tfx_python()
         with TemporaryDirectory(prefix="captionflow-tfx-") as folder:
@@ -37,13 +37,9 @@ class TfxComponent(BaseOperator):
                 "run_id": context["run_id"],
                 "answer": f"{folder}/answer.json",
             }
-            self._job = LocalJob(
-                [python, "-P", "-m", "tfx_pipeline.task"], log=self.log, environment=_environment(folder)
-            )
-            if self._is_killed:
-                self._job.kill()
+            command = [python, "-P", "-m", "tfx_pipeline.task"]
             try:
-                self._job.run(stdin=json.dumps(request).encode())
+                self._job.run(command, environment=_environment(folder), stdin=json.dumps(request).encode())
             except AirflowException:
                 with no_retry_in_vain():
                     _raise_error_of(Path(request["answer"]))
@@ -53,7 +49,6 @@ class TfxComponent(BaseOperator):
 
     def on_kill(self) -> None:
         """End the component's process, and what it started; one that is yet to come will not begin."""
-        self._is_killed = True
         if self._job:
             self._job.kill()
 

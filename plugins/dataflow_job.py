@@ -22,22 +22,16 @@ from airflow.providers.google.cloud.hooks.dataflow import (
 )
 from airflow.providers.google.cloud.links.dataflow import DataflowJobLink
 from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStateCompleteTrigger
-from airflow.sdk import Context, TaskInstanceState
+from airflow.sdk import Context
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.utils.state import State
 from asgiref.sync import sync_to_async
 from googleapiclient.errors import HttpError
 from local_job import LocalJob
 from plain_text import PlainText
 
 _LABEL_LENGTH = 63  # https://cloud.google.com/resource-manager/docs/labels-overview#requirements
-_ENDED_STATES = {
-    TaskInstanceState.SUCCESS,
-    TaskInstanceState.FAILED,
-    TaskInstanceState.SKIPPED,
-    TaskInstanceState.UPSTREAM_FAILED,
-    TaskInstanceState.REMOVED,
-}
 _ATTACHABLE = {
     DataflowJobStatus.JOB_STATE_PENDING,
     DataflowJobStatus.JOB_STATE_QUEUED,
@@ -98,8 +92,7 @@ class LocalBeamHook(BeamHook):
 
     def __init__(self, runner: str) -> None:
         super().__init__(runner)
-        self._job: LocalJob | None = None
-        self._is_killed = False
+        self._job = LocalJob(self.log)
 
     def _start_pipeline(
         self,
@@ -115,10 +108,8 @@ class LocalBeamHook(BeamHook):
         all of stderr before stdout, so that a job which writes much to both waits for ever, and keeps no hold on it.
         """
         command = [*command_prefix, f"--runner={self.runner}", *beam_options_to_args(variables)]
-        self._job = LocalJob(command, log=self.log)
-        if self._is_killed:
-            self._job.kill()
         self._job.run(
+            command,
             on_line=process_line_callback,
             on_error_line=process_line_callback,
             until=is_dataflow_job_id_exist_callback,
@@ -126,9 +117,7 @@ class LocalBeamHook(BeamHook):
 
     def kill(self) -> None:
         """End the pipeline's process group; one that is yet to come will not begin."""
-        self._is_killed = True
-        if self._job:
-            self._job.kill()
+        self._job.kill()
 
 
 class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
@@ -251,7 +240,7 @@ class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
         yield event
 
     async def on_kill(self) -> None:
-        """Cancel the job if its task has ended or is gone: a triggerer that is stopped leaves the wait to the next."""
+        """Cancel the job if its task has ended or is gone; a stopped triggerer leaves the wait to the next one."""
         if await sync_to_async(self._task_has_ended)():
             self.log.info("The task was ended; cancelling job %s", self.job_id)
             await sync_to_async(self._cancel)()
@@ -262,7 +251,7 @@ class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
             dag_id=task.dag_id, task_ids=[task.task_id], run_ids=[task.run_id], map_index=task.map_index
         )
         found = states.get(task.run_id, {}).values()
-        return not found or any(state in _ENDED_STATES for state in found)
+        return not found or any(state in State.finished for state in found)
 
     def _cancel(self) -> None:
         hook = DataflowHook(gcp_conn_id=self.gcp_conn_id, cancel_timeout=None)

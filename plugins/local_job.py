@@ -112,18 +112,18 @@ class LocalJob:
 
     Args:
         log: gets what the command says, line by line.
-        environment: the command's environment, by default this process's own without Airflow's settings and secrets.
     """
 
-    def __init__(self, command: Sequence[str], *, log: Logger, environment: Mapping[str, str] | None = None) -> None:
-        self._command = list(command)
-        self._environment = without_airflow(os.environ) if environment is None else environment
+    def __init__(self, log: Logger) -> None:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._killed_at: float | None = None
 
     def run(
         self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
         on_line: Callable[[str], None] | None = None,
         on_error_line: Callable[[str], None] | None = None,
@@ -132,6 +132,8 @@ class LocalJob:
         """Run the command to its end; to be called once.
 
         Args:
+            command: the program and its arguments.
+            environment: by default this process's own, without Airflow's settings and secrets.
             stdin: what the command reads, by default nothing.
             on_line: gets the lines of its output as they are, the first MiB of each.
             on_error_line: the same for its error output.
@@ -144,7 +146,7 @@ class LocalJob:
         pipes = _Pipes()
         left_alone = False
         try:
-            process = self._start(stdin)
+            process = self._start(command, without_airflow(os.environ) if environment is None else environment, stdin)
             pipes.write(process.stdin, stdin or b"")
             pipes.read(process.stdout, LineReader(output.take, *filter(None, [on_line])))
             pipes.read(process.stderr, LineReader(errors.take, *filter(None, [on_error_line])))
@@ -164,27 +166,29 @@ class LocalJob:
             self._judge(process.returncode, errors.last)
 
     def kill(self) -> None:
-        """End the command's process group; `run` sees to it, and raises. A signal's handler may call this."""
+        """End the command's process group; `run` raises, now or when it is called. A signal's handler may call this."""
         if self._killed_at is None:
             self._killed_at = time.monotonic()
         self._signal(signal.SIGTERM)
 
-    def _start(self, stdin: bytes | None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str], stdin: bytes | None
+    ) -> subprocess.Popen[bytes]:
         if self._killed_at is not None:
             raise AirflowException(_WAS_ENDED)
-        self._log.log(logging.INFO, "Running: %s", one_line(shlex.join(self._command)))
+        self._log.log(logging.INFO, "Running: %s", one_line(shlex.join(command)))
         try:
             self._process = subprocess.Popen(
-                self._command,
+                command,
                 # This process's own may be its line to Airflow.
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=self._environment,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:
-            raise AirflowException(f"{self._command[0]}: cannot be run ({error.strerror})") from error
+            raise AirflowException(f"{command[0]}: cannot be run ({error.strerror})") from error
         if self._killed_at is not None:
             self._signal(signal.SIGTERM)
         return self._process

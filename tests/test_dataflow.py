@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,6 @@ from tests.test_dag import RUN_AT, Airflow, conf_for
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 BUCKET = "gs://bucket"
 FORM = {"artifact_root": f"{BUCKET}/artifacts", "runner": "DataflowRunner", "beam_options": {"max_num_workers": 7}}
 PLACE = {
@@ -205,25 +205,17 @@ def test_a_task_marked_failed_while_it_waits_cancels_its_job_and_a_cleared_one_o
     assert len(google.jobs) == 1
 
 
-STOPPED_AS_IT_SUBMITS = """
-from dataflow_job import BeamOperator
-task = BeamOperator(
-    task_id="job", py_file="job.py", runner="DataflowRunner",
-    dataflow_config={"project_id": "a-project", "location": "europe-west4", "job_name": "slow",
-                     "append_job_name": False})
-task._cast_dataflow_config()
-task.dataflow_job_name = task._init_pipeline_options(job_name_variable_key="job_name")[1]
-task.on_kill()
-"""
-
-
-def test_a_task_that_is_stopped_before_it_hears_of_its_job_cancels_it(airflow: Airflow, google: Dataflow) -> None:
-    google.jobs = [
-        {"id": f"job-{name}", "name": name, "currentState": "JOB_STATE_RUNNING"} for name in ("another", "slow")
-    ]
-    environment = airflow.env | {"PYTHONPATH": f"{ROOT}/plugins{os.pathsep}{ROOT}"}
-    subprocess.run([sys.executable, "-c", STOPPED_AS_IT_SUBMITS], env=environment, check=True)
-    assert [job["currentState"] for job in google.jobs] == ["JOB_STATE_RUNNING", "JOB_STATE_CANCELLED"]
+def test_a_task_that_is_stopped_before_it_is_told_of_its_job_cancels_it(
+    airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path
+) -> None:
+    google.jobs = [{"id": "job-of-another-team", "name": "nightly", "currentState": "JOB_STATE_RUNNING"}]
+    google.is_slow = threading.Event()
+    with Run(airflow, small_sample, tmp_path / "log") as run:
+        wait_until(lambda: len(google.jobs) == 2, seconds=600)
+        run.process.terminate()
+        wait_until(lambda: google.jobs[1]["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
+    google.is_slow.set()
+    assert google.jobs[0]["currentState"] == "JOB_STATE_RUNNING"
 
 
 OUT_OF_TIME = """

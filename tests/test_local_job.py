@@ -58,7 +58,7 @@ def log() -> Log:
 
 
 def run(jobs: ModuleType, log: Log, code: str, *arguments: str, **named: Any) -> None:
-    jobs.LocalJob([sys.executable, "-c", code, *arguments], log=log).run(**named)
+    jobs.LocalJob(log).run([sys.executable, "-c", code, *arguments], **named)
 
 
 def pids(folder: Path) -> list[int]:
@@ -146,8 +146,7 @@ def test_what_it_does_not_read_is_nobodys_trouble(jobs: ModuleType, log: Log) ->
 
 
 def test_its_environment_is_the_one_given(jobs: ModuleType, log: Log) -> None:
-    job = jobs.LocalJob([sys.executable, "-c", "import os; print(sorted(os.environ))"], log=log, environment={"A": "b"})
-    job.run()
+    run(jobs, log, "import os; print(sorted(os.environ))", environment={"A": "b"})
     assert "'A'" in log.lines[-1][1]
     assert "'PATH'" not in log.lines[-1][1]
 
@@ -178,7 +177,7 @@ def test_a_job_that_fails_gives_one_clear_line(jobs: ModuleType, log: Log, code:
 
 def test_a_command_that_is_not_there_is_told(jobs: ModuleType, log: Log) -> None:
     with pytest.raises(jobs.AirflowException, match=r"^/none: cannot be run \(No such file or directory\)$"):
-        jobs.LocalJob(["/none"], log=log).run()
+        jobs.LocalJob(log).run(["/none"])
 
 
 @pytest.mark.parametrize("session", ["", "setsid "])
@@ -234,11 +233,14 @@ def test_an_error_waits_for_the_jobs_last_words(jobs: ModuleType, log: Log) -> N
 
 
 def test_a_handlers_kill_ends_the_job_and_its_children_and_fails(jobs: ModuleType, log: Log, folder: Path) -> None:
-    job = jobs.LocalJob([sys.executable, "-c", STUBBORN, str(folder)], log=log)
+    job = jobs.LocalJob(log)
     before = signal.signal(signal.SIGUSR1, lambda *_: job.kill())
     try:
         with pytest.raises(jobs.AirflowException, match=ENDED):
-            job.run(on_line=lambda _: threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start())
+            job.run(
+                [sys.executable, "-c", STUBBORN, str(folder)],
+                on_line=lambda _: threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start(),
+            )
     finally:
         signal.signal(signal.SIGUSR1, before)
     wait_until(lambda: are_gone(pids(folder)))
@@ -247,21 +249,21 @@ def test_a_handlers_kill_ends_the_job_and_its_children_and_fails(jobs: ModuleTyp
 
 def test_a_job_that_ends_well_when_told_to_end_has_failed(jobs: ModuleType, log: Log) -> None:
     code = "import signal, time; signal.signal(15, lambda *_: exit(0)); print('ready', flush=True); time.sleep(600)"
-    job = jobs.LocalJob([sys.executable, "-c", code], log=log)
+    job = jobs.LocalJob(log)
     with pytest.raises(jobs.AirflowException, match=ENDED):
-        job.run(on_line=lambda _: job.kill())
+        job.run([sys.executable, "-c", code], on_line=lambda _: job.kill())
 
 
 def test_a_job_that_was_killed_before_it_began_does_not_begin(jobs: ModuleType, log: Log) -> None:
-    job = jobs.LocalJob([sys.executable, "-c", "print('begun')"], log=log)
+    job = jobs.LocalJob(log)
     job.kill()
     with pytest.raises(jobs.AirflowException, match=ENDED):
-        job.run()
+        job.run([sys.executable, "-c", "print('begun')"])
     assert log.lines == []
 
 
 def test_a_job_is_left_to_itself_once_it_may_be(jobs: ModuleType, log: Log, folder: Path) -> None:
-    job = jobs.LocalJob([sys.executable, "-c", STUBBORN, str(folder)], log=log)
-    job.run(until=lambda: ("INFO", "at work") in log.lines)
+    job = jobs.LocalJob(log)
+    job.run([sys.executable, "-c", STUBBORN, str(folder)], until=lambda: ("INFO", "at work") in log.lines)
     assert not are_gone(pids(folder))
     job.kill()

@@ -39,6 +39,29 @@ def test_airflow_has_the_same_graph() -> None:
     assert all(form[name].description == schema[name]["description"] for name in form)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "tasks"), [(None, 1), ("", 1), ("/data/metadata.db", 1), ("postgresql://me:pw@host/db", 16)]
+)
+def test_sqlite_has_one_writer_at_a_time(monkeypatch: pytest.MonkeyPatch, metadata: str | None, tasks: int) -> None:
+    if metadata is not None:
+        monkeypatch.setenv("CAPTIONFLOW_TFX_METADATA", metadata)
+    assert load(ROOT / "dags" / f"{DAG}.py")[DAG].max_active_tasks == tasks
+
+
+def test_a_component_ends_with_the_process_that_started_it() -> None:
+    code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(600)"
+    component = [sys.executable, "-m", "tfx_pipeline.task"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *component], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        # Not before it watches: until then it is the test's to end.
+        wait_until(lambda: child.num_threads() > 1)
+        parent.kill()
+        # Its input stays open, which else would end it.
+        wait_until(lambda: not child.is_running())
+
+
 def test_a_dag_file_imports_nothing_heavy() -> None:
     code = f"""
 import runpy, sys
@@ -168,7 +191,8 @@ request = json.load(sys.stdin)
 print("INFO:tfx:begun " + request["component"], file=sys.stderr, flush=True)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 with open({pids!r}, "w") as file:
-    file.write(f"{{os.getpid()}} {{child.pid}} " + " ".join(name for name in os.environ if "AIRFLOW__" in name))
+    left = [name for name in os.environ if "AIRFLOW__" in name or name == "PYTHONPATH"]
+    file.write(f"{{os.getpid()}} {{child.pid}} " + " ".join(left))
 time.sleep(600)
 """
 
@@ -180,11 +204,17 @@ def test_a_stopped_task_ends_all_that_its_component_started(airflow: TfxAirflow,
     python.write_text(WAITING.format(python=sys.executable, pids=str(pids)))
     python.chmod(0o755)
     airflow = airflow.set(tfx_python=str(python))
-    airflow.env |= {"AIRFLOW__CORE__FERNET_KEY": "not for TFX", "PYTHONUNBUFFERED": "1"}
+    # As in an environment in which the project is installed: Airflow is beside its packages, and not for TFX to find.
+    site = tmp_path / "site-packages"
+    (site / "airflow").mkdir(parents=True)
+    for package in ("captionflow", "tfx_pipeline", "beam_jobs", "kfp_pipeline"):
+        (site / package).symlink_to(ROOT / package)
+    airflow.env |= {
+        "AIRFLOW__CORE__FERNET_KEY": "not for TFX", "PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{site}:{ROOT}",
+    }  # fmt: skip
     with log.open("wb") as sink:
-        run = subprocess.Popen(
-            airflow.dag_test({"csv": f"{tmp_path}/captions.csv"}), env=airflow.env, stdout=sink, stderr=sink
-        )
+        python3, *arguments = airflow.dag_test({"csv": f"{tmp_path}/captions.csv"})
+        run = subprocess.Popen([python3, "-P", *arguments], env=airflow.env, stdout=sink, stderr=sink)
     try:
         wait_until(lambda: pids.exists() and len(pids.read_text().split()) > 1, 120)
         wait_until(lambda: "INFO:tfx:begun " in log.read_text(), 20)

@@ -19,7 +19,7 @@ class Formatter(logging.Formatter):
 
     def __init__(self, form: str, secret: str) -> None:
         super().__init__(form)
-        self._spellings = sorted(spellings(secret), key=len, reverse=True)
+        self._spellings = sorted(_spellings(secret), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
@@ -29,9 +29,9 @@ class Formatter(logging.Formatter):
         return line
 
 
-def spellings(secret: str) -> set[str]:
+def _spellings(secret: str) -> set[str]:
     """Return how a secret may stand in a log: as it is, in a URL, in a Python string, in a protobuf's text format."""
-    from google.protobuf.text_encoding import CEscape
+    from google.protobuf.text_encoding import CEscape  # TFX's environment has it, not each other one
 
     if not secret:
         return set()

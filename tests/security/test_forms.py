@@ -484,6 +484,7 @@ def test_tfx_renders_nothing_of_the_form(airflow: Airflow, small_sample: Path, t
         "dags", "test", TFX, RUN_AT, "--conf", json.dumps(conf), "--mark-success-pattern", f"^({others})$"
     )
     assert done.returncode == 0, done.stdout[-5000:]
+    assert airflow.query("SELECT * FROM rendered_task_instance_fields WHERE dag_id = 'image_captioning_tfx'") == []
     assert_nothing_was_rendered(airflow, done.stdout + done.stderr, tmp_path)
     assert list((folder / "root" / "CsvExampleGen").rglob("*.gz"))
 
