@@ -23,6 +23,8 @@ export AIRFLOW__API__PORT ?= 8080
 export AIRFLOW__API__BASE_URL ?= http://localhost:$(AIRFLOW__API__PORT)
 export CAPTIONFLOW_MLFLOW_UI ?= http://localhost:5000
 export PATH := $(BIN):$(PATH)
+# Containers often set it; then every process that starts Airflow compiles it anew, for some seven seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 SYNCED := .venv/.synced
 TFX_SYNCED := .venv-tfx/.synced
