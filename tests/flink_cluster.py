@@ -130,5 +130,5 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def missing() -> str | None:
     """Return what is not here of what a cluster needs."""
     if shutil.which("java") is None:
-        return "no Java"
+        return "no Java, which `make flink` needs"
     return None if JAR.exists() else "`make flink` has not been run"

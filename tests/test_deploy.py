@@ -75,13 +75,6 @@ def cloud(tmp_path: Path) -> Cloud:
     return Cloud(tmp_path)
 
 
-def test_shellcheck_finds_nothing() -> None:
-    if not shutil.which("shellcheck"):
-        pytest.skip("shellcheck is not installed")
-    done = subprocess.run(["shellcheck", SCRIPT], capture_output=True, text=True, check=False)
-    assert done.stdout == ""
-
-
 def test_an_empty_project_gets_everything_in_order(cloud: Cloud) -> None:
     done = cloud.deploy()
     assert done.returncode == 0, done.stderr

