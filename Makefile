@@ -61,8 +61,8 @@ tfx: $(SAMPLE_CSV) $(TFX_SYNCED) ## Run the TFX pipeline on the captions of the 
 
 .PHONY: test
 test: lint $(TFX_SYNCED) ## Check style, types and import rules, then run all tests in both environments
-	.venv-tfx/bin/python -m pytest --confcutdir tests/tfx --numprocesses 2 --dist worksteal tests/tfx
-	pytest --numprocesses 2 --dist loadfile
+	.venv-tfx/bin/python -m pytest --confcutdir tests/tfx --numprocesses 2 --dist loadfile tests/tfx
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: $(SYNCED) ## ruff, bandit, mypy and import-linter

@@ -191,16 +191,6 @@ def test_parsing_uses_nothing_that_airflow_will_drop(name: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.slow
-def test_airflows_own_command_runs_the_dag_to_its_end(airflow: Airflow, small_sample: Path, tmp_path: Path) -> None:
-    airflow = airflow.set(artifact_root=str(tmp_path))
-    done = airflow.run("dags", "test", "image_captioning", "--conf", json.dumps(conf_for(small_sample)))
-    assert done.returncode == 0, done.stdout[-3000:]
-    (folder,) = (tmp_path / "image_captioning").iterdir()
-    assert folder.name.startswith("manual__")
-    open_artifact(str(folder / "evaluation"), "evaluation").verify()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(airflow: Airflow, small_sample: Path) -> Artifacts:
     """What a run leaves that nothing has disturbed."""
@@ -244,55 +234,57 @@ def test_a_killed_task_runs_again_to_the_same_artifacts(
     assert sorted(path.name for path in airflow.folder("model").parent.iterdir()) == sorted(KINDS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"sources": ["{artifacts}/none.json"]}, "/artifacts/none.json: cannot be read (no such file)"),
-        ({"split": "0.5,0.5,0.5"}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
-        ({"image_size": 250}, "250 is not a multiple of 16"),
-        ({"runner": "DataflowRunner"}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
-        ({"epoch": 3}, "epoch: is no field of this form; leave it out"),
-        ({"epochs": "many"}, "Invalid input for param epochs: 'many' is not of type 'integer'"),
-        ({"beam_options": {"direct_num_workers": "many"}}, "argument --direct_num_workers: invalid int value: 'many'"),
-    ],
-)
-def test_wrong_input_fails_at_once_with_a_clear_line(
-    airflow: Airflow, small_sample: Path, changes: dict[str, Any], message: str
-) -> None:
-    conf = conf_for(small_sample, **changes)
-    conf["sources"] = [source.format(artifacts=airflow.artifacts) for source in conf["sources"]]
-    done = airflow.run_dag(conf)
-    assert done.returncode != 0
-    assert message in done.stdout + done.stderr
-    assert airflow.retried() == []
+DATAFLOW = {"runner": "DataflowRunner"}
+REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
+    ({"sources": ["{artifacts}/none.json"]}, {}, "/artifacts/none.json: cannot be read (no such file)"),
+    ({"split": "0.5,0.5,0.5"}, {}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
+    ({"image_size": 250}, {}, "250 is not a multiple of 16"),
+    (DATAFLOW, {}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
+    ({"epoch": 3}, {}, "epoch: is no field of this form; leave it out"),
+    ({"epochs": "many"}, {}, "Invalid input for param epochs: 'many' is not of type 'integer'"),
+    ({"beam_options": {"direct_num_workers": "many"}}, {}, "argument --direct_num_workers: invalid int value: 'many'"),
+    (
+        {},
+        {"TRAIN_ON": "vertex", "VERTEX_REGION": "europe-west4"},
+        "CAPTIONFLOW_TRAIN_ON: vertex needs CAPTIONFLOW_TRAIN_IMAGE and CAPTIONFLOW_VERTEX_PROJECT and "
+        "CAPTIONFLOW_VERTEX_STAGING_BUCKET",
+    ),
+    ({}, {"TRAIN_GPUS": "many"}, "CAPTIONFLOW_TRAIN_GPUS: 'many' is not of type integer"),
+    (
+        DATAFLOW,
+        {"DATAFLOW_STAGING_ROOT": "gs://b/s", "REGION": "r"},
+        "artifact_root: Dataflow's workers do not reach {artifacts}, but gs://",
+    ),
+    (
+        DATAFLOW,
+        {"BEAM_OPTIONS": '{"DataflowRunner": 1}'},
+        'CAPTIONFLOW_BEAM_OPTIONS: is not JSON like {{"FlinkRunner": ',
+    ),
+]
+"""What changes in a run's form, what its deployment says, and what the run says of that."""
+
+
+@pytest.fixture(scope="module")
+def refusals(airflow: Airflow, small_sample: Path) -> list[tuple[bool, list[str], str]]:
+    """Of each run that is refused: whether it succeeded, the tasks that were retried, what it said."""
+    runs = []
+    for changes, said, _ in REFUSED:
+        conf = conf_for(small_sample, **changes)
+        conf["sources"] = [source.format(artifacts=airflow.artifacts) for source in conf["sources"]]
+        runs.append({"conf": conf, "env": {f"CAPTIONFLOW_{name}": value for name, value in said.items()}})
+    command = [sys.executable, "-m", "tests.dag_test", "image_captioning", RUN_AT, "--each"]
+    done = subprocess.run(command, env=airflow.env, input=json.dumps(runs), capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"train_on": "vertex", "vertex_region": "europe-west4"},
-            "CAPTIONFLOW_TRAIN_ON: vertex needs CAPTIONFLOW_TRAIN_IMAGE and CAPTIONFLOW_VERTEX_PROJECT and "
-            "CAPTIONFLOW_VERTEX_STAGING_BUCKET",
-        ),
-        ({"train_gpus": "many"}, "CAPTIONFLOW_TRAIN_GPUS: 'many' is not of type integer"),
-        (
-            {"dataflow_staging_root": "gs://b/s", "region": "r"},
-            "artifact_root: Dataflow's workers do not reach {artifacts}, but gs://",
-        ),
-        ({"beam_options": '{"DataflowRunner": 1}'}, 'CAPTIONFLOW_BEAM_OPTIONS: is not JSON like {{"FlinkRunner": '),
-    ],
-)
-def test_a_wrong_setting_fails_at_once_with_a_clear_line(
-    airflow: Airflow, small_sample: Path, settings: dict[str, str], message: str
+@pytest.mark.parametrize("case", range(len(REFUSED)), ids=lambda case: REFUSED[case][2][:40])
+def test_wrong_input_and_wrong_settings_fail_at_once_with_a_clear_line(
+    airflow: Airflow, refusals: list[tuple[bool, list[str], str]], case: int
 ) -> None:
-    on_dataflow = {"runner": "DataflowRunner"} if "train" not in str(settings) else {}
-    done = airflow.set(**settings).run_dag(conf_for(small_sample, **on_dataflow))
-    assert done.returncode != 0
-    assert message.format(artifacts=airflow.artifacts) in done.stdout + done.stderr
-    assert airflow.retried() == []
+    succeeded, retried, said = refusals[case]
+    assert (succeeded, retried) == (False, [])
+    assert REFUSED[case][2].format(artifacts=airflow.artifacts) in said
 
 
 @pytest.mark.slow

@@ -14,15 +14,20 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def events(small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Airflow, list[dict[str, Any]]]:
-    """An Airflow after a run, and the events that OpenLineage's file transport has."""
+    """An Airflow after a run by its own command, and the events that OpenLineage's file transport has."""
     airflow = Airflow(tmp_path_factory.mktemp("airflow"))
     file = airflow.home / "events.jsonl"
     airflow.env["AIRFLOW__OPENLINEAGE__TRANSPORT"] = json.dumps(
         {"type": "file", "log_file_path": str(file), "append": True}
     )
-    done = airflow.run_dag(conf_for(small_sample))
+    done = airflow.run("dags", "test", "image_captioning", "--conf", json.dumps(conf_for(small_sample)))
     assert done.returncode == 0, done.stdout[-3000:]
     return airflow, [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def folder(airflow: Airflow, kind: str) -> Path:
+    (run,) = (airflow.artifacts / "image_captioning").iterdir()
+    return run / kind
 
 
 def test_each_step_tells_of_its_artifact_by_an_event_of_its_asset(
@@ -34,9 +39,11 @@ def test_each_step_tells_of_its_artifact_by_an_event_of_its_asset(
     )
     extras = {name: json.loads(extra) for name, extra in told}
     for kind in KINDS:
-        manifest = open_artifact(str(airflow.folder(kind)), kind).manifest
+        artifact = open_artifact(str(folder(airflow, kind)), kind)
+        artifact.verify()
+        manifest = artifact.manifest
         extra = extras.pop(f"image_captioning.{kind}")
-        assert (extra["uri"], extra["sha256"]) == (str(airflow.folder(kind)), manifest.sha256)
+        assert (extra["uri"], extra["sha256"]) == (str(folder(airflow, kind)), manifest.sha256)
         assert extra.get("scores") == (manifest.metrics if kind == "evaluation" else None)
     assert extras == {}
 
@@ -46,7 +53,7 @@ def test_openlineage_hears_what_each_step_was_given_and_what_it_made(
 ) -> None:
     airflow, told = events
     complete = {event["job"]["name"]: event for event in told if event["eventType"] == "COMPLETE"}
-    ingested, preprocessed, model, evaluation = (str(airflow.folder(kind)) for kind in KINDS)
+    ingested, preprocessed, model, evaluation = (str(folder(airflow, kind)) for kind in KINDS)
     assert {name: (names(event["inputs"]), names(event["outputs"])) for name, event in complete.items()} == {
         "image_captioning.ingest": ({str(small_sample / "captions.json")}, {ingested}),
         "image_captioning.preprocess": ({ingested}, {preprocessed}),
