@@ -21,15 +21,15 @@ ROOT = Path(__file__).parents[1]
 DAGS = ROOT / "dags"
 WRITTEN = {
     "bare Beam operator": "from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator",
-    "bare operator": "from airflow.sdk import DAG, BaseOperator",
-    "bare operator, Airflow 2": "from airflow.operators.python import PythonOperator",
+    "bare Python operator": "from airflow.providers.standard.operators.python import PythonOperator",
+    "bare Python operator, Airflow 2": "from airflow.operators.python import PythonOperator",
 }
 PLAIN = "plain_dag.py"
 BARE = {
     "image_captioning.py": "bare Beam operator",
-    "image_captioning_tfx.py": "bare operator",
-    "image_captioning_vertex.py": "bare operator",
-    PLAIN: "bare operator, Airflow 2",
+    "image_captioning_tfx.py": "bare Python operator",
+    "image_captioning_vertex.py": "bare Python operator",
+    PLAIN: "bare Python operator, Airflow 2",
 }
 AIRFLOW_2 = {PLAIN, BARE[PLAIN]}
 PARSE = """
