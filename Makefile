@@ -81,8 +81,13 @@ audit: $(SYNCED) ## Ask PyPI for known vulnerabilities in what both locks pin (n
 bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENCH='--images DIR --count 1000' …)
 	python -m benchmarks.preprocess $(BENCH)
 
+# Nothing is scheduled, so a trigger is to run at once; and each task takes a gigabyte.
+airflow: export AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION := False
+airflow: export AIRFLOW__CORE__PARALLELISM := 4
+airflow: export AIRFLOW_PACKAGE_NAME := apache-airflow
+
 .PHONY: airflow
-airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) $(LOGIN) ## A local Airflow with its UI at http://localhost:8080 (it prints the login)
+airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) $(LOGIN) ## A local Airflow with its UI at http://localhost:8080, or at AIRFLOW__API__PORT (it prints the login)
 	@echo "Airflow  $(AIRFLOW__API__BASE_URL)  user admin, password $$(sed 's/.*"admin": "\([^"]*\)".*/\1/' $(LOGIN))"
 	airflow standalone
 
