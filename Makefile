@@ -60,9 +60,13 @@ tfx: $(SAMPLE_CSV) $(TFX_SYNCED) ## Run the TFX pipeline on the captions of the 
 	captionflow tfx run --csv $(ROOT)/sample_csv/captions.csv --pipeline-root $(ROOT)/image_captioning_tfx
 
 .PHONY: test
-test: lint $(TFX_SYNCED) ## Check style, types and import rules, then run all tests in both environments
-	.venv-tfx/bin/python -m pytest --confcutdir tests/tfx --numprocesses 2 --dist loadfile tests/tfx
+test: ## Check style, types and import rules, and run all tests in both environments
+	$(MAKE) --no-print-directory --jobs 2 lint test-tfx
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: test-tfx
+test-tfx: $(TFX_SYNCED) ## Run the tests of the TFX pipeline, in its own environment
+	.venv-tfx/bin/python -m pytest --confcutdir tests/tfx --numprocesses 2 --dist loadfile tests/tfx
 
 .PHONY: lint
 lint: $(SYNCED) ## ruff, bandit, mypy and import-linter
