@@ -23,7 +23,7 @@ export AIRFLOW__API__PORT ?= 8080
 export AIRFLOW__API__BASE_URL ?= http://localhost:$(AIRFLOW__API__PORT)
 export CAPTIONFLOW_MLFLOW_UI ?= http://localhost:5000
 export PATH := $(BIN):$(PATH)
-# Containers often set it; then every process that starts Airflow compiles it anew, for some seven seconds.
+# Where it is set, as in many containers, each process that starts Airflow compiles it anew, for some seven seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 SYNCED := .venv/.synced
@@ -47,7 +47,7 @@ run: export AIRFLOW__LOGGING__NAMESPACE_LEVELS := airflow.api_fastapi=WARNING ai
   airflow.models=WARNING airflow.serialization=WARNING task=WARNING
 run: export PYTHONWARNINGS := ignore
 # Core commands alone: KFP holds the Kubernetes provider at a version whose commands Airflow warns of.
-run: export AIRFLOW_PACKAGE_NAME := apache-airflow
+run airflow: export AIRFLOW_PACKAGE_NAME := apache-airflow
 
 .PHONY: run
 run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"sources": …}' for other data)
@@ -60,13 +60,9 @@ tfx: $(SAMPLE_CSV) $(TFX_SYNCED) ## Run the TFX pipeline on the captions of the 
 	captionflow tfx run --csv $(ROOT)/sample_csv/captions.csv --pipeline-root $(ROOT)/image_captioning_tfx
 
 .PHONY: test
-test: ## Check style, types and import rules, and run all tests in both environments
-	$(MAKE) --no-print-directory --jobs 2 lint test-tfx
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-
-.PHONY: test-tfx
-test-tfx: $(TFX_SYNCED) ## Run the tests of the TFX pipeline, in its own environment
+test: lint $(TFX_SYNCED) ## Check style, types and import rules, then run all tests in both environments
 	.venv-tfx/bin/python -m pytest --confcutdir tests/tfx --numprocesses 2 --dist loadfile tests/tfx
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: $(SYNCED) ## ruff, bandit, mypy and import-linter
@@ -88,7 +84,6 @@ bench: $(SYNCED) ## Compare the preprocess job with img2dataset and others (BENC
 # Nothing is scheduled, so a trigger is to run at once; and each task takes a gigabyte.
 airflow: export AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION := False
 airflow: export AIRFLOW__CORE__PARALLELISM := 4
-airflow: export AIRFLOW_PACKAGE_NAME := apache-airflow
 
 .PHONY: airflow
 airflow: $(DATABASE) $(SAMPLE) $(SAMPLE_CSV) $(LOGIN) ## A local Airflow with its UI at http://localhost:8080, or at AIRFLOW__API__PORT (it prints the login)

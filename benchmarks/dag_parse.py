@@ -1,4 +1,4 @@
-"""How long Airflow takes to parse the DAG files, against files that only import the operator they use.
+"""How long Airflow takes to parse the DAG files, against bare files, which only import an operator.
 
     python benchmarks/dag_parse.py [--rounds 5]
 

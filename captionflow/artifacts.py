@@ -172,7 +172,9 @@ def _read_manifest(uri: str) -> bytes:
     # A pipe, for one, may keep its reader waiting for ever.
     if found.get("type") == "file":
         if found["size"] > _LARGEST_MANIFEST:
-            raise InvalidInputError(f"{uri}/{MANIFEST}: is larger than 64 MiB, so it is no manifest of CaptionFlow")
+            raise InvalidInputError(
+                f"{uri}/{MANIFEST}: is larger than {_LARGEST_MANIFEST >> 20} MiB, so it is no manifest"
+            )
         return bytes(fs.cat_file(f"{root}/{MANIFEST}"))
     if _info(fs, root).get("type") == "directory":
         raise InvalidInputError(f"{uri}: has no {MANIFEST}, so the step that makes it has not finished")

@@ -10,7 +10,7 @@ import psutil
 def end_with_parent() -> None:
     """Kill this process and all it has started within about a second of the parent's end.
 
-    The parent is looked at once a second: only Linux has a signal for its end, and that is one of a thread's end.
+    It polls: only Linux can signal a parent's end, and does so as soon as the thread that started the child ends.
     """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 

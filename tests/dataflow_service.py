@@ -51,7 +51,7 @@ FnApiRunner().run_via_runner_api(graph, PipelineOptions()).wait_until_finish()
 class Dataflow(Site):
     """The calls that Beam and Airflow make for jobs; a job is running until `work` has done it or its state is set.
 
-    While `is_slow` is not set, who creates a job is not told of it.
+    A job is made at once; who asked for it is answered when `may_answer` is set.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -60,7 +60,8 @@ class Dataflow(Site):
         self.jobs: list[dict[str, Any]] = []
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.polled: set[str] = set()
-        self.is_slow: threading.Event | None = None
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         url, sent = urlsplit(handler.path), body(handler)
@@ -97,8 +98,7 @@ class Dataflow(Site):
         if any(job["name"] == sent["name"] and job["currentState"] in ACTIVE for job in self.jobs):
             context.abort(grpc.StatusCode.ALREADY_EXISTS, "There is already an active job of that name.")
         self.jobs.append({**sent, "id": f"job-{len(self.jobs)}", "currentState": "JOB_STATE_RUNNING"})
-        if self.is_slow:
-            self.is_slow.wait(600)
+        self.may_answer.wait()
         request.job.id = self.jobs[-1]["id"]
         return request.job
 

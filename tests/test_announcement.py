@@ -7,14 +7,12 @@ import fsspec
 import pytest
 
 from tests.dags import DAGS
-from tests.servers import Site, serve
+from tests.servers import Site, send, serve
 
 
 class Busy(Site):
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(503)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
+        send(handler, b"", 503)
 
 
 def test_a_store_that_does_not_answer_fails_no_finished_task(

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -209,12 +208,14 @@ def test_a_task_that_is_stopped_before_it_is_told_of_its_job_cancels_it(
     airflow: Airflow, google: Dataflow, small_sample: Path, tmp_path: Path
 ) -> None:
     google.jobs = [{"id": "job-of-another-team", "name": "nightly", "currentState": "JOB_STATE_RUNNING"}]
-    google.is_slow = threading.Event()
-    with Run(airflow, small_sample, tmp_path / "log") as run:
-        wait_until(lambda: len(google.jobs) == 2, seconds=600)
-        run.process.terminate()
-        wait_until(lambda: google.jobs[1]["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
-    google.is_slow.set()
+    google.may_answer.clear()
+    try:
+        with Run(airflow, small_sample, tmp_path / "log") as run:
+            wait_until(lambda: len(google.jobs) == 2, seconds=600)
+            run.process.terminate()
+            wait_until(lambda: google.jobs[1]["currentState"] == "JOB_STATE_CANCELLED", seconds=100)
+    finally:
+        google.may_answer.set()
     assert google.jobs[0]["currentState"] == "JOB_STATE_RUNNING"
 
 

@@ -27,6 +27,7 @@ def events(small_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def folder(airflow: Airflow, kind: str) -> Path:
     (run,) = (airflow.artifacts / "image_captioning").iterdir()
+    assert run.name.startswith("manual__")
     return run / kind
 
 

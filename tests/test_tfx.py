@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -55,11 +56,16 @@ def test_a_component_ends_with_the_process_that_started_it() -> None:
         [sys.executable, "-c", code, *component], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
-        # Not before it watches: until then it is the test's to end.
-        wait_until(lambda: child.num_threads() > 1)
-        parent.kill()
-        # Its input stays open, which else would end it.
-        wait_until(lambda: not child.is_running())
+        try:
+            # Not before it watches: until then it is the test's to end.
+            wait_until(lambda: child.num_threads() > 1)
+            parent.kill()
+            # Its input stays open, which else would end it.
+            wait_until(lambda: not child.is_running())
+        finally:
+            parent.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def test_a_dag_file_imports_nothing_heavy() -> None:
@@ -213,8 +219,8 @@ def test_a_stopped_task_ends_all_that_its_component_started(airflow: TfxAirflow,
         "AIRFLOW__CORE__FERNET_KEY": "not for TFX", "PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{site}:{ROOT}",
     }  # fmt: skip
     with log.open("wb") as sink:
-        python3, *arguments = airflow.dag_test({"csv": f"{tmp_path}/captions.csv"})
-        run = subprocess.Popen([python3, "-P", *arguments], env=airflow.env, stdout=sink, stderr=sink)
+        interpreter, *arguments = airflow.dag_test({"csv": f"{tmp_path}/captions.csv"})
+        run = subprocess.Popen([interpreter, "-P", *arguments], env=airflow.env, stdout=sink, stderr=sink)
     try:
         wait_until(lambda: pids.exists() and len(pids.read_text().split()) > 1, 120)
         wait_until(lambda: "INFO:tfx:begun " in log.read_text(), 20)

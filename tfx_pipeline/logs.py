@@ -31,7 +31,7 @@ class Formatter(logging.Formatter):
 
 def _spellings(secret: str) -> set[str]:
     """Return how a secret may stand in a log: as it is, in a URL, in a Python string, in a protobuf's text format."""
-    from google.protobuf.text_encoding import CEscape  # TFX's environment has it, not each other one
+    from google.protobuf.text_encoding import CEscape  # which TFX's environment has, and not every other
 
     if not secret:
         return set()
