@@ -14,7 +14,6 @@ export CAPTIONFLOW_ARTIFACT_ROOT := $(ROOT)
 export CAPTIONFLOW_TRIGGER_PREFIXES ?= *
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
-export AIRFLOW__CORE__PLUGINS_FOLDER := $(CURDIR)/plugins
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export MLFLOW_TRACKING_URI ?= sqlite:///$(AIRFLOW_HOME)/mlflow.db
 # Its login guards a form under which everything is open; other machines need not see it.

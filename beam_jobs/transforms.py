@@ -6,25 +6,27 @@ call, so its bytes never cross a shuffle. Not for streaming input: a shard needs
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from captionflow import preprocess, reuse
-from captionflow.draft import Draft
-from captionflow.manifest import FileInfo, Parent
-from captionflow.parameters import PreprocessParameters
-from captionflow.preprocess import Record
-from captionflow.reuse import Earlier, EarlierArtifact
-from captionflow.shard_workers import shard_workers
-from captionflow.shard_writer import ShardTask
-from captionflow.shards import Layout, ShardInfo, ShardKey
-from captionflow.uris import file_system
+from captionflow.core.draft import Draft
+from captionflow.core.manifest import FileInfo, Parent
+from captionflow.core.uris import file_system
+from captionflow.preprocess import captions as preprocess
+from captionflow.preprocess import reuse
+from captionflow.preprocess.captions import Record
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.reuse import Earlier, EarlierArtifact
+from captionflow.preprocess.shards import Layout, ShardInfo, ShardKey
+from captionflow.preprocess.workers import ShardWorkers
+from captionflow.preprocess.writer import ShardTask
 
 Shard = tuple[tuple[str, int, int], Iterable[bytes]]
 
@@ -95,13 +97,16 @@ class WriteShards(beam.PTransform):
     """Make one Avro file and one file of Rejects for each shard.
 
     Args:
+        shared: Beam's handle of the process's ShardWorkers, which are made where there are none yet.
         earlier: URI of the artifact that `IndexEarlier` listed.
         total: number of images, to draw a progress bar in this process.
     """
 
-    def __init__(self, draft: Draft, parameters: PreprocessParameters, earlier: str | None, total: int | None) -> None:
+    def __init__(
+        self, draft: Draft, shared: Shared, parameters: PreprocessParameters, earlier: str | None, total: int | None
+    ) -> None:
         super().__init__()
-        self._write = _WriteShards(draft, parameters, earlier, total)
+        self._write = _WriteShards(draft, shared, partial(ShardWorkers, parameters, earlier, total))
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[ShardInfo]:
         """Shards → ShardInfo."""
@@ -121,11 +126,11 @@ class CommitManifest(beam.PTransform):
 
 
 class _WriteShards(beam.DoFn):
-    def __init__(self, draft: Draft, *arguments: Any) -> None:
-        self._draft, self._arguments = draft, arguments
+    def __init__(self, draft: Draft, shared: Shared, start: Callable[[], ShardWorkers]) -> None:
+        self._draft, self._shared, self._start = draft, shared, start
 
     def setup(self) -> None:
-        self._workers = shard_workers(*self._arguments)
+        self._workers = self._shared.acquire(self._start)
 
     def start_bundle(self) -> None:
         self._begun: deque[Future[ShardInfo | None]] = deque()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.measure import Measurement, measure
 from benchmarks.server import Traffic
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
-from captionflow.records import ImageCaption, to_json_line
+from captionflow.core.records import ImageCaption, to_json_line
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 
 IMG2DATASET = "1.47.0"
 _LICENSE = "Attribution License"
@@ -56,7 +56,7 @@ def captionflow(*options: str) -> Contender:
 
     def run(job: Job) -> Measurement:
         ingested = ingest(str(job.folder / "ingested"), IngestParameters(sources=(str(job.write_captions()),)))
-        command = [sys.executable, "-m", "captionflow.cli", "preprocess", f"--ingested={ingested}"]
+        command = [sys.executable, "-m", "captionflow", "preprocess", f"--ingested={ingested}"]
         command += [f"--output={job.folder / 'out'}", f"--allow-url-prefix={job.site}", "--resize=pad", *options]
         return job.run(command)
 

@@ -34,8 +34,6 @@ BARE = {
 AIRFLOW_2 = {PLAIN, BARE[PLAIN]}
 PARSE = """
 import sys, time
-from airflow import settings
-settings.prepare_syspath_for_config_and_plugins()
 from airflow.dag_processing.dagbag import BundleDagBag
 start = time.perf_counter()
 bag = BundleDagBag(sys.argv[1], bundle_path=sys.argv[2], bundle_name="dags-folder")
@@ -59,7 +57,6 @@ def parse_seconds(name: str, file: Path, home: str) -> float:
     python, code = (tfx_python(), PARSE_2) if name in AIRFLOW_2 else (sys.executable, PARSE)
     env = {name: value for name, value in os.environ.items() if "AIRFLOW_" not in name} | {
         "AIRFLOW_HOME": f"{home}/{Path(python).parts[-3]}",
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins") if code is PARSE else "",
         "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
         "CAPTIONFLOW_CSV": "captions.csv",
         "CAPTIONFLOW_PIPELINE_ROOT": f"{home}/root",

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from captionflow.parameters import COCO_LICENSES
+from captionflow.core.licenses import COCO_LICENSES
 
 GOAL_MB = 300
 _WORDS = ("a", "the", "man", "woman", "dog", "red", "bicycle", "standing", "street", "kitchen", "next", "to", "on")
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _ingest(source: Path, output: Path) -> float:
-    command = [sys.executable, "-m", "captionflow.cli", "ingest", "--sources", str(source), "--output", str(output)]
+    command = [sys.executable, "-m", "captionflow", "ingest", "--sources", str(source), "--output", str(output)]
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from captionflow.images import process
-from captionflow.parameters import PreprocessParameters
+from captionflow.images.decode import process
+from captionflow.preprocess.parameters import PreprocessParameters
 
 
 def work(pictures: list[bytes], count: int, barrier: Any) -> None:

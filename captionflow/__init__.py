@@ -1,4 +1,5 @@
 """CaptionFlow: from a captioned-image collection to a trained, evaluated captioning model.
 
-The modules here are the steps and the data they share. They import no orchestrator and no Beam.
+A room for each subject. Nothing imports upwards: `cli` is at the top, below it `airflow`; then `evaluation`,
+`preprocess` and `sample`; then `captioner` and `sources`; then `images`, `web` and, at the bottom, `core`.
 """

@@ -8,9 +8,9 @@ import os
 from datetime import datetime
 
 from airflow.sdk import DAG
-from tfx_component import TfxComponent
-from trigger_form import ARTIFACT_ROOT, DEFAULT_ARGS, form
 
+from captionflow.airflow.form import ARTIFACT_ROOT, DEFAULT_ARGS, form
+from captionflow.airflow.tfx_component import TfxComponent
 from tfx_pipeline.parameters import METADATA_VARIABLE, PIPELINE_NAME, TfxParameters, TfxSettings
 from tfx_pipeline.topology import topology
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, BaseOperator, Context, Param
-from training_place import VertexSettings
-from trigger_form import DEFAULT_ARGS, check_conf, check_places, no_retry_in_vain, settings
 
-from captionflow import beam_tuning
-from captionflow.errors import InvalidInputError
-from captionflow.parameters import URI, BeamParameters, DataflowParameters, parameter, variable
+from beam_jobs.parameters import DataflowParameters
+from captionflow.airflow import beam_tuning
+from captionflow.airflow.form import DEFAULT_ARGS, check_conf, check_places, no_retry_in_vain, settings
+from captionflow.airflow.step_operator import VertexSettings
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.parameters import URI, parameter, variable
+from kfp_pipeline.names import input_of
 from kfp_pipeline.parameters import PIPELINE_NAME, ROOT
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class PipelineSettings(VertexSettings):
 
 # As the form once called them too.
 SETTINGS = {
-    **settings(PipelineSettings, DataflowParameters),
+    **settings(PipelineSettings),
+    **{input_of(name): told for name, told in settings(DataflowParameters).items()},
     **{name.removeprefix("vertex_"): told for name, told in settings(PipelineSettings).items()},
 }
 
@@ -60,7 +63,7 @@ def compiled() -> tuple[str, dict[str, Any]]:
 
 def own_form() -> dict[str, Param]:
     """Return a field for each of the pipeline's own parameters; what is the deployment's in CaptionFlow's is none."""
-    left_out = DataflowParameters.json_schema() if IS_OURS else {}
+    left_out = {input_of(name) for name in DataflowParameters.json_schema()} if IS_OURS else set()
     return {name: _field(schema) for name, schema in INPUTS.items() if name not in left_out}
 
 
@@ -105,19 +108,20 @@ def values(params: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     from airflow.providers.apache.beam.hooks.beam import beam_options_to_args  # takes seconds to import
 
-    from kfp_pipeline.component_files import STEPS
+    from kfp_pipeline.component_files import COMPONENTS
 
     check_places({ROOT: {"reaches": URI}}, given)
     found: dict[str, Any] = {}
-    for parameters in (cls for step in STEPS for cls in step.parameters):
-        read = parameters.from_mapping(given).to_json()
-        check_places(parameters.json_schema(), read)
-        found |= {name: value for name, value in read.items() if name in given and value is not None}
-    beam = BeamParameters.from_mapping(given)
-    tuning = beam_tuning.parsed("beam_args", beam.beam_args)
-    options = beam_tuning.options_for(beam.beam_runner, "beam_args", tuning)
-    dataflow = {name: value for name, value in DataflowParameters.from_environment().to_json().items() if value}
-    return {**given, **found, **dataflow, "beam_args": beam_options_to_args(options)}
+    for component in COMPONENTS:
+        parameters = component.parameters(given)
+        check_places(parameters.json_schema(), parameters.to_json())
+        found |= {input_of(name): value for name, value in parameters.to_json().items() if value is not None}
+    tuning = beam_tuning.parsed("beam_args", found["beam_args"])
+    options = beam_tuning.options_for(found["beam_runner"], "beam_args", tuning)
+    deployment = DataflowParameters.from_environment().to_json()
+    dataflow = {input_of(name): value for name, value in deployment.items() if value}
+    checked = {name: value for name, value in found.items() if name in given}
+    return {**given, **checked, **dataflow, "beam_args": beam_options_to_args(options)}
 
 
 class RunOnVertex(BaseOperator):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Print what captionflow.artifacts.code_version says of this checkout, for an image that has none.
+# Print what captionflow.core.artifact.code_version says of this checkout, for an image that has none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(git rev-parse --short=12 HEAD)

@@ -1,11 +1,12 @@
-"""The component files, written from the steps' parameter classes: `python -m kfp_pipeline.component_files`.
+"""The component files, written from the table of steps: `python -m kfp_pipeline.component_files`.
 
 A component file is the portable form that every version of Kubeflow Pipelines reads. Each runs the
 `captionflow` command that does the step, and hands on the URI of the step's artifact.
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -13,125 +14,91 @@ from typing import Any
 
 import yaml
 
-from captionflow.kinds import ARTIFACT_ROOT_MEANING
-from captionflow.parameters import (
-    BeamParameters,
-    EvaluateParameters,
-    IngestParameters,
-    Parameters,
-    PreprocessParameters,
-    ReuseParameters,
-    TrainParameters,
-)
+from captionflow.core.parameters import Parameters, flag
+from captionflow.core.runs import ARTIFACT_ROOT_MEANING
+from captionflow.core.steps import Step, workflow
 from kfp_pipeline import inputs
+from kfp_pipeline.names import PARAMETERS, component_of, input_of, output_of
 
 FOLDER = Path(__file__).parent / "components"
 
-_INGESTED_PATH, _PREPROCESSED_PATH, _MODEL_PATH, _EVALUATION_PATH = (
-    "ingested_dataset_path",
-    "preprocessed_dataset_path",
-    "trained_model_path",
-    "evaluation_path",
-)
+_ROOT, _RUN_ID = "base_artifact_path", "run_id"
 
 _TYPES = {"string": "String", "integer": "Integer", "number": "Float", "array": "JsonArray"}
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step as a component: its folder and image, its command, and what it takes and gives.
+class Component:
+    """A step as a component of Kubeflow's, and its interface."""
 
-    Attributes:
-        uris: name of an input that is a URI → the option that takes it.
-        options: name of a parameter → the option that takes it, where that is not its own name.
-    """
+    step: Step
 
-    name: str
-    command: str
-    description: str
-    parameters: tuple[type[Parameters], ...]
-    output: str
-    uris: dict[str, str] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
+    @property
+    def name(self) -> str:
+        """Its name, which is that of its folder and its image."""
+        return component_of(self.step.name)
 
     @property
     def file(self) -> Path:
         """Where the component file is."""
         return FOLDER / self.name / "component.yaml"
 
+    @property
+    def output(self) -> str:
+        """Name of the output that hands on the URI of the step's artifact."""
+        return output_of(self.step.makes)
+
+    @property
+    def uris(self) -> dict[str, str]:
+        """Name of an input that takes a URI → the step's argument."""
+        return {output_of(kind): name for name, kind in self.step.inputs.items()}
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The step's own parameters: name of the input → JSON Schema."""
+        schemas = self.step.parameters_class.json_schema().items()
+        return {input_of(name): schema for name, schema in schemas}
+
     def option(self, name: str) -> str:
         """Return the option of the command that takes an input."""
-        own_names = {"base_artifact_path": "--output", **self.uris, **self.options}
-        return own_names.get(name, "--" + name.replace("_", "-"))
+        ours = {_ROOT: "output", **self.uris, **PARAMETERS}
+        return flag(ours.get(name, name))
 
-    def schemas(self) -> dict[str, dict[str, Any]]:
-        """Return the step's own parameters: name → JSON Schema."""
-        return dict(chain.from_iterable(cls.json_schema().items() for cls in self.parameters))
+    def parameters(self, values: Mapping[str, Any]) -> Parameters:
+        """Read the step's parameters out of a run's arguments.
 
-
-STEPS = (
-    Step(
-        "ingestion",
-        "ingest",
-        "Reads captions from COCO JSON, CSV or JSON Lines; rows that cannot be used become counted rejects.",
-        (IngestParameters,),
-        output=_INGESTED_PATH,
-    ),
-    Step(
-        "preprocessing",
-        "preprocess",
-        "Fetches, filters, resizes and shards the images, as an Apache Beam job.",
-        (ReuseParameters, PreprocessParameters, BeamParameters),
-        output=_PREPROCESSED_PATH,
-        uris={_INGESTED_PATH: "--ingested"},
-        options={
-            "beam_runner": "--runner",
-            "gcp_project_id": "--project",
-            "region": "--region",
-            "dataflow_staging_root": "--temp_location",
-            "dataflow_service_account": "--service_account_email",
-            "dataflow_worker_image": "--sdk_container_image",
-        },
-    ),
-    Step(
-        "train",
-        "train",
-        "Trains the captioner and keeps its best checkpoint.",
-        (TrainParameters,),
-        output=_MODEL_PATH,
-        uris={_PREPROCESSED_PATH: "--preprocessed"},
-    ),
-    Step(
-        "evaluation",
-        "evaluate",
-        "Captions the test split, scores it (BLEU, ROUGE-L, CIDEr) and writes a report to look at.",
-        (EvaluateParameters,),
-        output=_EVALUATION_PATH,
-        uris={_MODEL_PATH: "--model", _PREPROCESSED_PATH: "--preprocessed"},
-    ),
-)
+        Raises:
+            InvalidInputError: a value is of the wrong type or out of bounds.
+        """
+        given = {ours: values[theirs] for theirs, ours in PARAMETERS.items() if theirs in values}
+        return self.step.parameters_class.from_mapping({**values, **given})
 
 
-def component(step: Step) -> dict[str, Any]:
-    """Return the content of the step's component file."""
+COMPONENTS = tuple(Component(step) for step in workflow())
+
+
+def content(component: Component) -> dict[str, Any]:
+    """Return the content of a component file."""
     uris = {
-        **{name: f"URI of the {_title(name)}." for name in step.uris},
-        "base_artifact_path": ARTIFACT_ROOT_MEANING,
-        "run_id": "Folder of this run's artifacts in it.",
+        **{name: f"URI of the {_title(name)}." for name in component.uris},
+        _ROOT: ARTIFACT_ROOT_MEANING,
+        _RUN_ID: "Folder of this run's artifacts in it.",
     }
     takes = [{"name": name, "description": text, "type": "String"} for name, text in uris.items()]
-    takes += [_input(name, schema) for name, schema in step.schemas().items()]
-    arguments = [(step.option(given["name"]), {"inputValue": given["name"]}) for given in takes]
+    takes += [_input(name, schema) for name, schema in component.schemas.items()]
+    arguments = [(component.option(given["name"]), {"inputValue": given["name"]}) for given in takes]
     return {
-        "name": step.name,
-        "description": step.description,
+        "name": component.name,
+        "description": component.step.does,
         "inputs": takes,
-        "outputs": [{"name": step.output, "description": f"URI of the {_title(step.output)}.", "type": "String"}],
+        "outputs": [
+            {"name": component.output, "description": f"URI of the {_title(component.output)}.", "type": "String"}
+        ],
         "implementation": {
             "container": {
-                "image": f"captionflow-{step.name}:{version('captionflow')}",
-                "command": ["captionflow", step.command],
-                "args": [*chain.from_iterable(arguments), "--uri-file", {"outputPath": step.output}],
+                "image": f"captionflow-{component.name}:{version('captionflow')}",
+                "command": ["captionflow", component.step.name],
+                "args": [*chain.from_iterable(arguments), "--uri-file", {"outputPath": component.output}],
             }
         },
     }
@@ -151,9 +118,11 @@ def _input(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def write() -> None:
     """Write all component files."""
-    for step in STEPS:
-        step.file.parent.mkdir(parents=True, exist_ok=True)
-        step.file.write_text(yaml.safe_dump(component(step), sort_keys=False, width=120, default_flow_style=None))
+    for component in COMPONENTS:
+        component.file.parent.mkdir(parents=True, exist_ok=True)
+        component.file.write_text(
+            yaml.safe_dump(content(component), sort_keys=False, width=120, default_flow_style=None)
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from google.auth.exceptions import GoogleAuthError
 from kfp_server_api import ApiException
 from urllib3.exceptions import HTTPError
 
-from captionflow.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError
 from kfp_pipeline.parameters import KubeflowParameters
 from kfp_pipeline.service import PassingError, RunState, Service, first_line
 from kfp_pipeline.submission import Submission

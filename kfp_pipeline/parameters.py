@@ -1,10 +1,11 @@
-"""The parameters of compiling and submitting the pipeline. Imports nothing but the standard library."""
+"""The parameters of compiling and submitting the pipeline. Imports next to nothing."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from captionflow.kinds import PIPELINE
-from captionflow.parameters import Parameters, parameter
+from captionflow.core.parameters import Parameters, parameter
+from captionflow.core.runs import PIPELINE
+from kfp_pipeline.names import component_of
 
 PIPELINE_NAME = PIPELINE.replace("_", "-")
 """The pipeline's name; Kubeflow allows no underscore."""
@@ -53,10 +54,10 @@ class CompileParameters(TrainingResources):
         """CPUs and memory of each step, by the name of its component."""
         training = self.train_cpu, self.train_memory
         return {
-            "ingestion": (self.ingest_cpu, self.ingest_memory),
-            "preprocessing": (self.preprocess_cpu, self.preprocess_memory),
-            "train": training,
-            "evaluation": training,
+            component_of("ingest"): (self.ingest_cpu, self.ingest_memory),
+            component_of("preprocess"): (self.preprocess_cpu, self.preprocess_memory),
+            component_of("train"): training,
+            component_of("evaluate"): training,
         }
 
 

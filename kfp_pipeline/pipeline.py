@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 from kfp import compiler, components, dsl
 
-from captionflow.errors import InvalidInputError
-from captionflow.kinds import ARTIFACT_ROOT_MEANING, INPUTS
-from captionflow.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
+from captionflow.core.runs import ARTIFACT_ROOT_MEANING, INPUTS
 from kfp_pipeline import inputs
-from kfp_pipeline.component_files import STEPS, Step
+from kfp_pipeline.component_files import COMPONENTS, Component
 from kfp_pipeline.parameters import PIPELINE_NAME, ROOT, CompileParameters
 
 _PYTHON_TYPES = {"string": str, "integer": int, "number": float, "array": list}
@@ -35,7 +35,7 @@ def compile_pipeline(parameters: CompileParameters, output: str) -> None:
 
 
 def _pipeline(parameters: CompileParameters) -> Any:
-    load = {step.name: _load(step, parameters) for step in STEPS}
+    load = {component.name: _load(component, parameters) for component in COMPONENTS}
     takes = pipeline_inputs()
 
     def chain(*channels: Any) -> None:
@@ -45,11 +45,11 @@ def _pipeline(parameters: CompileParameters) -> Any:
         shared = parameters.cache_folder and f"{parameters.cache_folder}/{INPUTS}"
         place = {"base_artifact_path": given[ROOT], "run_id": shared or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         uris: dict[str, Any] = {}
-        for step in STEPS:
-            own = {name: given[name] for name in step.schemas()}
-            task = load[step.name](**place, **own, **{name: uris[name] for name in step.uris})
-            _set_up(task, step.name, parameters)
-            uris[step.output] = task.output
+        for component in COMPONENTS:
+            own = {name: given[name] for name in component.schemas}
+            task = load[component.name](**place, **own, **{name: uris[name] for name in component.uris})
+            _set_up(task, component.name, parameters)
+            uris[component.output] = task.output
 
     return dsl.pipeline(
         _with_inputs(chain, takes),
@@ -61,7 +61,7 @@ def _pipeline(parameters: CompileParameters) -> Any:
 def pipeline_inputs() -> dict[str, dict[str, Any]]:
     """Return the pipeline's inputs: name → JSON Schema; those of the steps, and where the artifacts go."""
     root = {"type": "string", "description": ARTIFACT_ROOT_MEANING}
-    return {ROOT: root} | {name: schema for step in STEPS for name, schema in step.schemas().items()}
+    return {ROOT: root} | {name: schema for component in COMPONENTS for name, schema in component.schemas.items()}
 
 
 def _with_inputs(chain: Callable[..., None], takes: dict[str, dict[str, Any]]) -> Callable[..., None]:
@@ -79,8 +79,8 @@ def _argument(name: str, schema: dict[str, Any]) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _load(step: Step, parameters: CompileParameters) -> Any:
-    content = yaml.safe_load(step.file.read_text())
+def _load(component: Component, parameters: CompileParameters) -> Any:
+    content = yaml.safe_load(component.file.read_text())
     container = content["implementation"]["container"]
     name, tag = container["image"].split(":")
     registry = parameters.image_registry.rstrip("/")

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.terminal import one_line
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.terminal import one_line
 from kfp_pipeline.submission import Submission
 
 _LOG = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from captionflow.errors import InvalidInputError
-from kfp_pipeline.component_files import STEPS
+from captionflow.core.errors import InvalidInputError
+from kfp_pipeline.component_files import COMPONENTS
 from kfp_pipeline.parameters import PIPELINE_NAME, ROOT
 
 
@@ -74,9 +74,8 @@ def _check(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if value is None:
             raise InvalidInputError(f'--parameters: {name!r} is null; leave it out or give ""')
-    for step in STEPS:
-        for parameters in step.parameters:
-            parameters.from_mapping(values)
+    for component in COMPONENTS:
+        component.parameters(values)
 
 
 def _content(file: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError, ServerErr
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.aiplatform_v1 import PipelineJob, PipelineServiceClient
 
-from captionflow.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError
 from kfp_pipeline.parameters import VertexParameters
 from kfp_pipeline.service import PassingError, RunState, Service, first_line
 from kfp_pipeline.submission import Submission

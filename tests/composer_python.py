@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from captionflow.artifacts import Artifact, open_artifact
+from captionflow.core.artifact import Artifact, open_artifact
 from tests.test_dag import QUICK
 
 ROOT = Path(__file__).parents[1]

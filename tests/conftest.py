@@ -9,7 +9,6 @@ from pathlib import Path
 # Before anything imports Airflow: it would make itself a home in the user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="captionflow-airflow-")
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "dags")
-os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(Path(__file__).parents[1] / "plugins")
 # A place for artifacts that leaves nothing behind.
 os.environ["CAPTIONFLOW_URI_SCHEMES"] = "memory"
 # Where the tests' forms may lead: to the folders that pytest makes.
@@ -20,10 +19,13 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters, PreprocessParameters, SampleParameters, TrainParameters
-from captionflow.sample import sample
-from captionflow.train import train
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.captioner.train import train
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sample.parameters import SampleParameters
+from captionflow.sample.sample import sample
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.pipeline_services import VertexPipelines, service_account
 from tests.processes import captionflow
 from tests.servers import Site, serve

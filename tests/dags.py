@@ -8,10 +8,8 @@ DAGS = Path(__file__).parents[1] / "dags"
 
 def load(path: Path = DAGS) -> dict[str, Any]:
     """Return the DAGs of a file or folder by id; fails on an import error."""
-    from airflow import settings
     from airflow.dag_processing.dagbag import BundleDagBag
 
-    settings.prepare_syspath_for_config_and_plugins()
     bag = BundleDagBag(path, bundle_path=DAGS, bundle_name="dags-folder")
     assert bag.import_errors == {}
     return dict(bag.dags)

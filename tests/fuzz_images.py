@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 from PIL import Image, ImageCms
 
-from captionflow.images import ImageError
-from captionflow.parameters import PreprocessParameters
-from captionflow.sandbox import Sandbox
+from captionflow.images.decode import ImageError
+from captionflow.images.sandbox import Sandbox
+from captionflow.preprocess.parameters import PreprocessParameters
 
 LIMITS = PreprocessParameters(decode_seconds=2.0, decode_megabytes=256, max_image_megapixels=16, image_size=32)
 SLOW_SECONDS = 1.0

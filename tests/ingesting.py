@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
-from captionflow.records import ImageCaption, to_json_line
+from captionflow.core.records import ImageCaption, to_json_line
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 
 CAPTION = ImageCaption(1, 1, "A dog.", "http://x/1.jpg", "1.jpg", "Attribution License")
 

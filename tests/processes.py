@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 def captionflow(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line, as a user does."""
-    command = [sys.executable, "-m", "captionflow.cli", *arguments]
+    command = [sys.executable, "-m", "captionflow", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -6,7 +6,6 @@ from http.server import BaseHTTPRequestHandler
 import fsspec
 import pytest
 
-from tests.dags import DAGS
 from tests.servers import Site, send, serve
 
 
@@ -18,10 +17,9 @@ class Busy(Site):
 def test_a_store_that_does_not_answer_fails_no_finished_task(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.syspath_prepend(DAGS)
-    from announcement import announce
+    from captionflow.airflow.assets import announce
 
-    with serve(Busy()) as store, caplog.at_level(logging.WARNING, "announcement"):
+    with serve(Busy()) as store, caplog.at_level(logging.WARNING, "captionflow.airflow.assets"):
         for name, value in {
             "AWS_ENDPOINT_URL": store.url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
             "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1",
@@ -30,7 +28,7 @@ def test_a_store_that_does_not_answer_fails_no_finished_task(
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         announce({}, "s3://bucket/model")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-    (record,) = (record for record in caplog.records if record.name == "announcement")
+    (record,) = (record for record in caplog.records if record.name == "captionflow.airflow.assets")
     assert record.message.startswith("s3://bucket/model: ")
     assert "Service Unavailable" in record.message
     assert record.message.endswith("; so the asset's event and OpenLineage say nothing of this artifact")

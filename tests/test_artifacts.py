@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.artifacts import open_artifact
-from captionflow.draft import begin
-from captionflow.errors import InvalidInputError
-from captionflow.kinds import artifact_uri
-from captionflow.lineage import lineage, render
-from captionflow.manifest import FileInfo, Manifest, Parent
+from captionflow.core.artifact import open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.lineage import lineage, render
+from captionflow.core.manifest import FileInfo, Manifest, Parent
+from captionflow.core.runs import artifact_uri
 
 SOURCE = Parent("source", "/data/captions.json", "ab" * 32)
 

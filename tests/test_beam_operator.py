@@ -24,7 +24,7 @@ DAG = """
 import sys
 from datetime import timedelta
 from airflow.sdk import DAG
-from dataflow_job import BeamOperator
+from captionflow.airflow.beam_operator import BeamOperator
 with DAG("beam"):
     BeamOperator(task_id="job", py_file={job!r}, py_interpreter=sys.executable, **{arguments})
 """

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.captions import BOS, EOS, SPECIAL_TOKENS, UNK, Vocabulary, clean_caption, count_tokens, tokenize
+from captionflow.captioner.vocabulary import BOS, EOS, SPECIAL_TOKENS, UNK, Vocabulary, count_tokens, tokenize
+from captionflow.preprocess.cleaning import clean_caption
 
 WORD = st.text("abcdefgéß漢", min_size=1, max_size=4)
 CAPTIONS = st.lists(st.lists(WORD, max_size=6).map(" ".join), max_size=8)

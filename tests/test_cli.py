@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from captionflow.artifacts import open_artifact
-from captionflow.cli import app, main
+from captionflow.cli.main import app, main
+from captionflow.core.artifact import open_artifact
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 CAPTIONS = b"".join(
@@ -21,7 +21,7 @@ CAPTIONS = b"".join(
 HELP = """
 import io, json, sys
 from contextlib import redirect_stdout
-from captionflow.cli import main
+from captionflow.cli.main import main
 heavy = {"torch", "apache_beam", "airflow", "tensorflow", "tfx", "kfp", "matplotlib"}
 for command in json.loads(sys.argv[1]):
     sys.argv = ["captionflow", *command, "--help"]
@@ -120,9 +120,9 @@ def test_a_wrong_argument_is_exit_code_2_and_a_few_lines(
 def test_preprocessing_no_artifact_is_exit_code_2(tmp_path: Path) -> None:
     """In a process of its own: Airflow's logging, which pytest's has, would catch Beam's warnings."""
     command = ["preprocess", "--ingested", str(tmp_path), "--output", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-m", "captionflow.cli", *command], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "captionflow", *command], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith(f"preprocess: {tmp_path}: has no manifest.json")
+    assert done.stderr.splitlines()[-1].startswith(f"captionflow: {tmp_path}: has no manifest.json")
     assert "Traceback" not in done.stderr
 
 

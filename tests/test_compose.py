@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from captionflow.code_version import code_version
+from captionflow.core.code_version import code_version
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.yaml").read_text()

@@ -14,9 +14,12 @@ from typing import Any, Self
 
 import pytest
 
-from captionflow.artifacts import open_artifact
-from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
-from captionflow.summary import summary
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.core.artifact import open_artifact
+from captionflow.core.summary import summary
+from captionflow.evaluation.parameters import EvaluateParameters
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sources.parameters import IngestParameters
 from tests.dags import DAGS, load
 from tests.processes import kill_when
 from tests.servers import Site
@@ -135,7 +138,7 @@ def test_preprocess_is_the_beam_operator_fed_by_xcom(dag: Any) -> None:
     assert isinstance(task, BeamRunPythonPipelineOperator)
     assert isinstance(task.pipeline_options["ingested"], XComArg)
     assert list(task.pipeline_options) == ["ingested"]
-    assert Path(task.py_file).samefile(ROOT / "beam_jobs" / "preprocess.py")
+    assert Path(task.py_file).samefile(ROOT / "captionflow" / "cli" / "preprocess_job.py")
 
 
 def test_tasks_are_safe_to_retry_and_runs_do_not_pile_up(dag: Any) -> None:
@@ -177,7 +180,7 @@ from pathlib import Path
 from airflow import settings  # which takes warnings for its log
 from tests.dags import DAGS, load
 
-ours = {str(DAGS), str(DAGS.with_name("plugins"))}
+ours = {str(DAGS), str(DAGS.parent / "captionflow" / "airflow")}
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     load(DAGS / sys.argv[1])

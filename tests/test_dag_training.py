@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from captionflow.artifacts import open_artifact
-from captionflow.parameters import TrainParameters
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.core.artifact import open_artifact
 from tests.dags import DAGS, load
 from tests.pipeline_services import service_account
 from tests.servers import serve

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 BUCKET = "gs://bucket"
 FORM = {"artifact_root": f"{BUCKET}/artifacts", "runner": "DataflowRunner", "beam_options": {"max_num_workers": 7}}
 PLACE = {
-    "gcp_project_id": "a-project",
+    "gcp_project": "a-project",
     "region": "europe-west4",
     "dataflow_staging_root": f"{BUCKET}/staging",
     "dataflow_service_account": "worker@a-project",
@@ -39,8 +39,8 @@ PLACE = {
 DIGESTS = """
 import json, sys
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.parameters import PreprocessParameters
+from captionflow.core.artifact import open_artifact
+from captionflow.preprocess.parameters import PreprocessParameters
 ingested, preprocessed, conf = sys.argv[1:]
 direct = run(ingested, "gs://bucket/direct", PreprocessParameters.from_mapping(json.loads(conf)), [])
 print(*(open_artifact(uri).manifest.sha256 for uri in (direct, preprocessed)))
@@ -102,7 +102,7 @@ def test_a_retry_submits_what_was_refused_and_waits_for_the_job_of_a_lost_machin
 ) -> None:
     google.refusal = grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for quota metric 'Create requests'."
     with Run(airflow, small_sample, tmp_path / "first.log") as run:
-        run.until("preprocess: Dataflow: Quota exceeded for quota metric 'Create requests'.")
+        run.until("captionflow: Dataflow: Quota exceeded for quota metric 'Create requests'.")
         google.refusal = None
         run.until("Created job with id: [job-0]")
         run.until("[DAG TEST] running trigger in line")
@@ -222,7 +222,7 @@ def test_a_task_that_is_stopped_before_it_is_told_of_its_job_cancels_it(
 OUT_OF_TIME = """
 from datetime import timedelta
 from airflow.sdk import DAG
-from dataflow_job import BeamOperator
+from captionflow.airflow.beam_operator import BeamOperator
 with DAG("slow"):
     BeamOperator(
         task_id="job", py_file="job.py", runner="DataflowRunner", execution_timeout=timedelta(seconds=60),

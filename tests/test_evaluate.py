@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError
-from captionflow.evaluate import Prediction, evaluate, score
-from captionflow.parameters import EvaluateParameters, PreprocessParameters
-from captionflow.records import Caption, Sample
-from captionflow.report import Exhibit, write_report
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.records import Caption, Sample
+from captionflow.evaluation.evaluate import Prediction, evaluate, score
+from captionflow.evaluation.parameters import EvaluateParameters
+from captionflow.evaluation.report import Exhibit, write_report
+from captionflow.preprocess.parameters import PreprocessParameters
 
 REFERENCES = ["a red circle above a blue square", "a blue square below a red circle"]
 

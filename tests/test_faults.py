@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.download import Downloader
-from captionflow.fetch import FetchError
-from captionflow.hosts import HostDownError, Hosts
-from captionflow.parameters import PreprocessParameters
-from captionflow.preprocess import summary
+from captionflow.core.artifact import open_artifact
+from captionflow.images.attempts import FetchError
+from captionflow.images.hosts import HostDownError, Hosts
+from captionflow.preprocess.captions import summary
+from captionflow.preprocess.download import Downloader
+from captionflow.preprocess.parameters import PreprocessParameters
 from tests.faults import Fault, catalogue, gzip_bomb, picture, put
 from tests.ingesting import CAPTION, ingest_records
 from tests.servers import Site, send, serve

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from captionflow.access import Prefix
-from captionflow.fetch import Attempts, Fetcher, FetchError, RetryLater
-from captionflow.parameters import PreprocessParameters
+from captionflow.images.attempts import Attempts, FetchError, RetryLater
+from captionflow.images.fetch import Fetcher
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.web.access import Prefix
 from tests.servers import Site, send
 
 

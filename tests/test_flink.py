@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.ingest import ingest
-from captionflow.kinds import PREPROCESSED
-from captionflow.parameters import IngestParameters, PreprocessParameters, SampleParameters
-from captionflow.sample import sample
-from captionflow.shards import PROGRESS
+from captionflow.core.artifact import open_artifact
+from captionflow.core.steps import PREPROCESSED
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.shards import PROGRESS
+from captionflow.sample.parameters import SampleParameters
+from captionflow.sample.sample import sample
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests import flink_cluster as flink
 from tests.processes import wait_until
 from tests.servers import Site, send, serve
@@ -87,8 +89,9 @@ def digest(output: Path) -> str:
 
 def command(source: str, output: Path, parameters: PreprocessParameters, *beam: str) -> list[str]:
     return [
-        sys.executable, "-m", "captionflow.cli", "preprocess", "--ingested", source, "--output", str(output),
-        "--allow-url-prefix", *parameters.allow_url_prefix, "--licenses", "*", "--shard-megabytes", "1", *beam,
+        sys.executable, "-m", "captionflow", "preprocess", "--ingested", source, "--output", str(output),
+        "--allow-url-prefix", *parameters.allow_url_prefix, "--licenses", "*", "--shard-megabytes", "1",
+        "--runner=FlinkRunner", "--", *beam,
     ]  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from captionflow.images import ImageError, encode, process
-from captionflow.parameters import PreprocessParameters
+from captionflow.images.decode import ImageError, encode, process
+from captionflow.preprocess.parameters import PreprocessParameters
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 

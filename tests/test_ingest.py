@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
-from captionflow.records import ImageCaption, Reject
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.records import ImageCaption, Reject
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.servers import Site
 
 HEADER = "image_id,id,caption,image_url,image_name,image_license\n"

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.servers import Site, send
 from tests.test_ingest import ANNOTATIONS, HEADER, IMAGES, coco, jsonl, row, run, zipped
 

@@ -13,9 +13,12 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from captionflow.cli import app
-from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
-from kfp_pipeline.component_files import STEPS, Step, component
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.cli.main import app
+from captionflow.evaluation.parameters import EvaluateParameters
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sources.parameters import IngestParameters
+from kfp_pipeline.component_files import COMPONENTS, Component, content
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
 from tests.pipeline_services import KubeflowPipelines, VertexPipelines, body
@@ -45,36 +48,27 @@ def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name.removeprefix("exec-"): executor["container"] for name, executor in found.items()}
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_a_component_file_is_in_step_with_the_parameter_classes(step: Step) -> None:
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_a_component_file_is_in_step_with_the_table_of_steps(component: Component) -> None:
     """If it is not: python -m kfp_pipeline.component_files."""
-    assert yaml.safe_load(step.file.read_text()) == component(step)
+    assert yaml.safe_load(component.file.read_text()) == content(component)
 
 
-BEAM_OPTIONS = {
-    "--runner", "--project", "--region", "--temp_location", "--service_account_email", "--sdk_container_image",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_a_component_passes_every_input_to_an_option_that_its_command_has(step: Step) -> None:
-    from beam_jobs import preprocess
-
-    content = yaml.safe_load(step.file.read_text())
-    container = content["implementation"]["container"]
-    assert container["command"] == ["captionflow", step.command]
-    command = get_command(preprocess.app if step.command == "preprocess" else app)
-    command = getattr(command, "commands", {}).get(step.command, command)
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_a_component_passes_every_input_to_an_option_that_its_command_has(component: Component) -> None:
+    read = yaml.safe_load(component.file.read_text())
+    container = read["implementation"]["container"]
+    assert container["command"] == ["captionflow", component.step.name]
+    command = get_command(app).commands[component.step.name]
     known = {option for parameter in command.params for option in parameter.opts}
-    beam = BEAM_OPTIONS if step.command == "preprocess" else set()
     flags, values = container["args"][::2], container["args"][1::2]
-    assert set(flags) <= known | beam
-    assert [value["inputValue"] for value in values[:-1]] == [given["name"] for given in content["inputs"]]
-    assert values[-1] == {"outputPath": content["outputs"][0]["name"]}
+    assert set(flags) <= known
+    assert [value["inputValue"] for value in values[:-1]] == [given["name"] for given in read["inputs"]]
+    assert values[-1] == {"outputPath": read["outputs"][0]["name"]}
 
 
 def test_the_documented_inputs_and_outputs_are_there() -> None:
-    content = {step.name: yaml.safe_load(step.file.read_text()) for step in STEPS}
+    content = {component.name: yaml.safe_load(component.file.read_text()) for component in COMPONENTS}
     names = {name: {given["name"] for given in found["inputs"]} for name, found in content.items()}
     assert {
         "ingested_dataset_path", "base_artifact_path", "gcp_project_id", "region", "dataflow_staging_root",
@@ -100,7 +94,7 @@ def test_two_compilations_are_the_same_bytes_and_the_sdk_loads_them(tmp_path: Pa
         assert files[0].read_bytes() == files[1].read_bytes()
         loaded = components.load_component_from_file(str(files[0]))
         assert loaded.name == "image-captioning"
-        assert set(loaded.pipeline_spec.root.dag.tasks) == {step.name for step in STEPS}
+        assert set(loaded.pipeline_spec.root.dag.tasks) == {component.name for component in COMPONENTS}
 
 
 def test_the_chain_is_that_of_the_dag_and_passes_uris(tmp_path: Path) -> None:
@@ -142,7 +136,7 @@ def test_images_and_resources_are_options(tmp_path: Path) -> None:
     )  # fmt: skip
     containers = executors(spec)
     assert {name: found["image"] for name, found in containers.items()} == {
-        step.name: f"registry.example/team/captionflow-{step.name}:7" for step in STEPS
+        component.name: f"registry.example/team/captionflow-{component.name}:7" for component in COMPONENTS
     }
     assert containers["train"]["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert containers["train"]["resources"]["accelerator"]["resourceCount"] == "2"
@@ -170,7 +164,7 @@ def test_what_cannot_be_compiled_is_said_in_one_line(arguments: list[str], messa
 
 
 def submit(file: Path, *arguments: str, parameters: Any = NEEDED, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "captionflow.cli", "kfp", "submit", str(file), *arguments]
+    command = [sys.executable, "-m", "captionflow", "kfp", "submit", str(file), *arguments]
     command += ["--parameters", parameters if isinstance(parameters, str) else json.dumps(parameters)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | env)
 

@@ -19,10 +19,10 @@ from kfp.local import status, subprocess_task_handler
 from kfp.local.config import LocalExecutionConfig
 
 import docker
-from captionflow.artifacts import open_artifact
-from captionflow.kinds import PIPELINE
-from captionflow.manifest import Manifest
-from kfp_pipeline.component_files import STEPS
+from captionflow.core.artifact import open_artifact
+from captionflow.core.manifest import Manifest
+from captionflow.core.runs import PIPELINE
+from kfp_pipeline.component_files import COMPONENTS, Component
 from kfp_pipeline.parameters import ROOT, CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
 from tests.test_dag import KINDS, Airflow, conf_for, content
@@ -161,11 +161,11 @@ def test_the_compiled_pipeline_leaves_what_the_dag_leaves(
     assert manifest(ours["model"]).code_version.endswith("+gtest")
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_an_image_holds_only_what_its_step_needs(step: Any, images: Callable[[str], Path]) -> None:
-    (packages,) = images(step.name).glob("lib/python*/site-packages")
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_an_image_holds_only_what_its_step_needs(component: Component, images: Callable[[str], Path]) -> None:
+    (packages,) = images(component.name).glob("lib/python*/site-packages")
     assert (packages / "captionflow").is_dir()
-    assert not TOO_MUCH[step.name] & {path.name for path in packages.iterdir()}
+    assert not TOO_MUCH[component.name] & {path.name for path in packages.iterdir()}
 
 
 def test_a_step_that_fails_ends_the_run(as_processes: None, shared: Path) -> None:
@@ -180,7 +180,7 @@ def holds_the_images() -> bool:
         tags = {tag for image in client.images.list() for tag in image.tags}
     except DockerException:
         return False
-    return all(any(tag.startswith(f"captionflow-{step.name}:") for tag in tags) for step in STEPS)
+    return all(any(tag.startswith(f"captionflow-{component.name}:") for tag in tags) for component in COMPONENTS)
 
 
 @pytest.mark.skipif(not holds_the_images(), reason="no Docker engine with the components' images")

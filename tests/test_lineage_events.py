@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from captionflow.artifacts import open_artifact
+from captionflow.core.artifact import open_artifact
 from tests.test_dag import KINDS, Airflow, conf_for
 
 pytestmark = pytest.mark.slow

@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.terminal import one_line
+from captionflow.core.terminal import one_line
 from tests.processes import wait_until
 
 ENDED = r"^The job was ended with its task$"
-PLUGINS = str(Path(__file__).parents[1] / "plugins")
 FLOOD = "import sys\nfor pipe in (sys.stdout, sys.stderr): pipe.write(('x' * 99 + '\\n') * 10_000); pipe.flush()"
 # Processes that no SIGTERM ends, with the pids of both in files.
 STUBBORN = """
@@ -36,8 +35,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def jobs() -> ModuleType:
-    sys.path.append(PLUGINS)
-    import local_job
+    from captionflow.airflow import local_job  # Airflow, which it imports, takes seconds
 
     return local_job
 

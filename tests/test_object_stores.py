@@ -16,9 +16,10 @@ from tests.test_dag import Airflow, conf_for
 CODE = """
 import sys, fsspec
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters, PreprocessParameters
+from captionflow.core.artifact import open_artifact
+from captionflow.sources.ingest import ingest
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sources.parameters import IngestParameters
 bucket, sample = sys.argv[1:]
 fs, path = fsspec.core.url_to_fs(bucket)
 fs.mkdir(path)
@@ -87,7 +88,7 @@ def test_the_whole_dag_runs_with_its_artifacts_in_a_bucket(
     evaluation = airflow.xcoms()["evaluate"]
     assert evaluation.startswith(f"{bucket}/artifacts/image_captioning/")
     lineage = subprocess.run(
-        [sys.executable, "-m", "captionflow.cli", "lineage", "--verify", evaluation],
+        [sys.executable, "-m", "captionflow", "lineage", "--verify", evaluation],
         env=airflow.env, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert f"{bucket}/sample/captions.json" in lineage.stdout

@@ -8,16 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.errors import InvalidInputError
-from captionflow.parameters import (
-    EvaluateParameters,
-    IngestParameters,
-    Parameters,
-    PreprocessParameters,
-    SampleParameters,
-    TrainParameters,
-    parameter,
-)
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.parameters import Parameters, parameter
+from captionflow.evaluation.parameters import EvaluateParameters
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sample.parameters import SampleParameters
+from captionflow.sources.parameters import IngestParameters
 
 CLASSES = [cls for step in Parameters.__subclasses__() for cls in (step, *step.__subclasses__())]
 EVERY = [pytest.param(cls, name, id=f"{cls.__name__}.{name}") for cls in CLASSES for name in cls.json_schema()]

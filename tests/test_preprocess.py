@@ -27,15 +27,18 @@ from hypothesis import strategies as st
 
 from beam_jobs import transforms
 from beam_jobs.preprocess import run
-from captionflow.artifacts import Artifact, open_artifact
-from captionflow.dataset import to_tensor
-from captionflow.draft import begin
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.ingest import ingest
-from captionflow.parameters import COCO_LICENSES, IngestParameters, PreprocessParameters
-from captionflow.preprocess import clean, filter_license, license_key, parse
-from captionflow.records import ImageCaption, Reject, Sample
-from captionflow.shards import SPLITS, Layout, ShardInfo, read_shard
+from captionflow.captioner.dataset import to_tensor
+from captionflow.core.artifact import Artifact, open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.licenses import COCO_LICENSES
+from captionflow.core.records import ImageCaption, Reject, Sample
+from captionflow.core.shards import SPLITS, read_shard
+from captionflow.preprocess.captions import clean, filter_license, license_key, parse
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.shards import Layout, ShardInfo
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import kill_after, wait_until
 from tests.servers import Site, send
@@ -153,9 +156,9 @@ def test_a_job_ends_with_the_process_that_started_it(site: Site, small_sample: P
     hold = threading.Event()
     site.pages = {f"/{i}.jpg": lambda handler: hold.wait(60) for i in range(9)}
     records = [replace(CAPTION, image_id=i, id=i, image_url=f"{site.url}/{i}.jpg") for i in range(9)]
-    job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={ingest_records(records, tmp_path)}"]
+    job = [sys.executable, "-m", "captionflow", "preprocess", f"--ingested={ingest_records(records, tmp_path)}"]
     job += [f"--output={tmp_path}/out", f"--allow-url-prefix={site.url}", "--split=1,0,0", "--exit-with-parent"]
-    job += TWO_WORKERS
+    job += ["--", *TWO_WORKERS]
     code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code, *job], stdout=subprocess.PIPE, text=True)
     child = psutil.Process(int(parent.stdout.readline()))
@@ -240,7 +243,7 @@ def test_a_wrong_beam_option_is_one_line(ingested: str, tmp_path: Path, option: 
 def test_a_terminal_shows_a_bar_and_the_end_a_summary(ingested: str, small_sample: Path, tmp_path: Path) -> None:
     terminal, seen_by_job = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
-    job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={ingested}", f"--output={tmp_path}/out"]
+    job = [sys.executable, "-m", "captionflow", "preprocess", f"--ingested={ingested}", f"--output={tmp_path}/out"]
     job += [f"--allow-url-prefix={small_sample}", "--image-size=32", "--licenses=*"]
     subprocess.run(job, stderr=seen_by_job, stdout=subprocess.DEVNULL, check=True)
     os.close(seen_by_job)
@@ -283,7 +286,7 @@ def test_a_job_killed_ten_times_ends_with_the_same_bytes(site: Site, small_sampl
         IngestParameters(sources=(str(small_sample / "captions.json"),), image_root=(site.url,)),
     )
     output = tmp_path / "out"
-    job = [sys.executable, "-m", "beam_jobs.preprocess", f"--ingested={source}", f"--output={output}"]
+    job = [sys.executable, "-m", "captionflow", "preprocess", f"--ingested={source}", f"--output={output}"]
     job += [
         f"--allow-url-prefix={site.url}",
         "--image-size=32",
@@ -326,10 +329,15 @@ def test_the_wheel_alone_is_enough_for_a_worker(
     build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={tmp_path}", str(root)]
     subprocess.run([sys.executable, "-m", *build], check=True)
     (wheel,) = tmp_path.glob("captionflow-*.whl")
-    code = "import beam_jobs.preprocess as p, sys; assert '.whl' in p.__file__, p.__file__; p.main(sys.argv[1:])"
-    arguments = [f"--ingested={ingested}", f"--output={tmp_path}/out", f"--allow-url-prefix={small_sample}"]
+    code = "import captionflow.cli.main as c, sys; assert '.whl' in c.__file__, c.__file__; c.main(sys.argv[1:])"
+    arguments = [
+        "preprocess",
+        f"--ingested={ingested}",
+        f"--output={tmp_path}/out",
+        f"--allow-url-prefix={small_sample}",
+    ]
     subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--image-size=32", *TWO_WORKERS],
+        [sys.executable, "-c", code, *arguments, "--image-size=32", "--", *TWO_WORKERS],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(wheel)},
         check=True,

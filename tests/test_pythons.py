@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from captionflow.artifacts import open_artifact
+from captionflow.core.artifact import open_artifact
 from tests.composer_python import ROOT, UV
 
 PROJECT, LOCK = ROOT / "pyproject.toml", ROOT / "requirements.lock"
@@ -83,7 +83,7 @@ def test_ingest_and_preprocess_make_the_same_records(
         ["preprocess", "--ingested", where["ingested"], "--output", where["preprocessed"], "--image-size", "64",
          "--allow-url-prefix", str(small_sample), "--licenses", "*", "--split", "0.8,0.1,0.1"],
     ):  # fmt: skip
-        done = run(python, "-m", "captionflow.cli", *command)
+        done = run(python, "-m", "captionflow", *command)
         assert done.returncode == 0, done.stderr
     for kind, expected in (("ingested", ingested), ("preprocessed", trainable)):
         made, known = (Path(folder) for folder in (where[kind], expected))

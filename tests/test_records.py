@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.records import ImageCaption, RecordError, Reject, to_json_line
+from captionflow.core.records import ImageCaption, RecordError, Reject, to_json_line
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text()

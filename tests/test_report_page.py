@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from captionflow.draft import begin
-from captionflow.kinds import EVALUATION, MODEL
-from captionflow.tracking import NOTE
+from captionflow.core.draft import begin
+from captionflow.core.steps import EVALUATION, MODEL
+from captionflow.core.tracking import NOTE
 from tests.report_server import AUTH_MANAGERS, ApiServer, api_server
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ API = "/behind/a/proxy/api/v2"
 AMISS = re.compile(r"(?i)(warning|error|exception|traceback).*(link|xcom)")
 DAG = """
 from airflow.sdk import Param, dag, get_current_context, task
-from captionflow_links import MlflowRunLink, ReportLink
+from captionflow.airflow.links import MlflowRunLink, ReportLink
 
 
 @dag(schedule=None, params={"uri": Param(None, type=["null", "string"])})
@@ -156,10 +156,7 @@ def test_a_larger_one_is_not_served(server: ApiServer, tmp_path: Path) -> None:
 def test_any_run_id_has_an_address(
     server: ApiServer, tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow import settings
-
-    settings.prepare_syspath_for_config_and_plugins()
-    from captionflow_links import report_path
+    from captionflow.airflow.links import report_path
 
     server.publish(artifact(tmp_path / "evaluation"), run_id)
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", server.url)

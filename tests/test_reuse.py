@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError
-from captionflow.parameters import PreprocessParameters
-from captionflow.records import ImageCaption
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.records import ImageCaption
+from captionflow.preprocess.parameters import PreprocessParameters
 from tests.ingesting import ingest_records
 from tests.servers import Site, send
 from tests.test_preprocess import assert_accounted, content

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.draft import begin
-from captionflow.images import ImageError, StoredImage, process
-from captionflow.kinds import PREPROCESSED
-from captionflow.parameters import PreprocessParameters
-from captionflow.preprocess import assign_shard
-from captionflow.sandbox import Sandbox
-from captionflow.shard_workers import ShardWorkers
-from captionflow.shard_writer import ShardTask
-from captionflow.shards import Layout, ShardKey
+from captionflow.core.artifact import open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.steps import PREPROCESSED
+from captionflow.images.decode import ImageError, StoredImage, process
+from captionflow.images.sandbox import Sandbox
+from captionflow.preprocess.captions import assign_shard
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.shards import Layout, ShardKey
+from captionflow.preprocess.workers import ShardWorkers
+from captionflow.preprocess.writer import ShardTask
 from tests.fuzz_images import LIMITS, base_files
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import wait_until
@@ -253,7 +253,7 @@ def test_workers_killed_in_the_middle_of_a_job_change_nothing(site: Site, small_
     def kill(handler: BaseHTTPRequestHandler) -> None:
         if site.hits[middle] == seen + 1:
             for worker in psutil.Process().children():
-                if "captionflow.shard_workers" in worker.cmdline():
+                if "captionflow.preprocess.workers" in worker.cmdline():
                     worker.kill()
         send(handler, paths[30].read_bytes())
 

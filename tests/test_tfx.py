@@ -16,7 +16,7 @@ from google.protobuf.text_encoding import CEscape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.sources import COLUMNS
+from captionflow.sources.rows import COLUMNS
 from tests.dags import load
 from tests.processes import captionflow, wait_until
 from tests.test_dag import RUN_AT, Airflow
@@ -71,9 +71,8 @@ def test_a_component_ends_with_the_process_that_started_it() -> None:
 def test_a_dag_file_imports_nothing_heavy() -> None:
     code = f"""
 import runpy, sys
-sys.path[:0] = [{str(ROOT / "dags")!r}, {str(ROOT / "plugins")!r}]
 runpy.run_path({str(ROOT / "dags" / "image_captioning_tfx.py")!r})
-import tfx_pipeline.cli
+import captionflow.cli.tfx
 print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {HEAVY!r}))
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
@@ -109,10 +108,10 @@ def test_a_csv_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes | 
         (["--module-file", "{tmp}/broken.py"], "is not Python"),
         (["--module-file", "{tmp}/half.py"], "defines no run_fn"),
         (["--pipeline-root", "/proc/here"], "--pipeline-root: /proc/here: cannot be written"),
-        (["--beam-runner", "DataflowRunner"], "--gcp-project-id: DataflowRunner needs it"),
-        (["--beam-runner", "FlinkRunner"], "--beam-args: FlinkRunner needs --flink_master"),
+        (["--runner", "DataflowRunner"], "--gcp-project: DataflowRunner needs it"),
+        (["--runner", "FlinkRunner"], "--beam-options: FlinkRunner needs --flink_master"),
         (["--epochs", "0"], "--epochs"),
-        (["--beam-runner", "NoSuchRunner"], "NoSuchRunner"),
+        (["--runner", "NoSuchRunner"], "NoSuchRunner"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -210,14 +209,8 @@ def test_a_stopped_task_ends_all_that_its_component_started(airflow: TfxAirflow,
     python.write_text(WAITING.format(python=sys.executable, pids=str(pids)))
     python.chmod(0o755)
     airflow = airflow.set(tfx_python=str(python))
-    # As in an environment in which the project is installed: Airflow is beside its packages, and not for TFX to find.
-    site = tmp_path / "site-packages"
-    (site / "airflow").mkdir(parents=True)
-    for package in ("captionflow", "tfx_pipeline", "beam_jobs", "kfp_pipeline"):
-        (site / package).symlink_to(ROOT / package)
-    airflow.env |= {
-        "AIRFLOW__CORE__FERNET_KEY": "not for TFX", "PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{site}:{ROOT}",
-    }  # fmt: skip
+    airflow.env |= {"AIRFLOW__CORE__FERNET_KEY": "not for TFX", "PYTHONUNBUFFERED": "1"}
+    assert "PYTHONPATH" in airflow.env
     with log.open("wb") as sink:
         interpreter, *arguments = airflow.dag_test({"csv": f"{tmp_path}/captions.csv"})
         run = subprocess.Popen([interpreter, "-P", *arguments], env=airflow.env, stdout=sink, stderr=sink)

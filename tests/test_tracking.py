@@ -10,12 +10,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.evaluate import evaluate
-from captionflow.parameters import EvaluateParameters, TrainParameters
-from captionflow.tracking import NOTE
-from captionflow.train import train
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.captioner.train import train
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.tracking import NOTE
+from captionflow.evaluation.evaluate import evaluate
+from captionflow.evaluation.parameters import EvaluateParameters
 from tests.conftest import SMALL
 from tests.mlflow_server import mlflow_server
 
@@ -97,7 +98,7 @@ def test_tracking_changes_no_artifact(store: str, trainable: str, model: str, tm
 def test_a_step_that_fails_is_a_failed_run(
     store: str, trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captionflow.train._mean_loss", lambda *_: math.nan)
+    monkeypatch.setattr("captionflow.captioner.train._mean_loss", lambda *_: math.nan)
     with pytest.raises(StepFailedError):
         train(trainable, str(tmp_path / "one" / "model"), PARAMETERS)
     (run,) = runs_of(store)
@@ -135,7 +136,7 @@ def test_a_server_that_is_away_holds_nothing_up(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:hidden-word@127.0.0.1:1")
     model = train(trainable, str(tmp_path / "model"), PARAMETERS)
     assert NOTE not in open_artifact(model).manifest.run
-    (warning,) = [record for record in caplog.records if record.name == "captionflow.tracking"]
+    (warning,) = [record for record in caplog.records if record.name == "captionflow.core.tracking"]
     assert warning.getMessage().startswith("MLflow: ")
     assert "\n" not in warning.getMessage()
     assert "hidden-word" not in warning.getMessage()

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.caption import caption, load_model
-from captionflow.captions import PAD, Vocabulary, count_tokens
-from captionflow.dataset import Collate, Samples, loader
-from captionflow.errors import InvalidInputError
-from captionflow.parameters import PreprocessParameters, TrainParameters
-from captionflow.train import train
+from captionflow.captioner.dataset import Collate, Samples, loader
+from captionflow.captioner.generate import caption, load_model
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.captioner.train import train
+from captionflow.captioner.vocabulary import PAD, Vocabulary, count_tokens
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError
+from captionflow.preprocess.parameters import PreprocessParameters
 from tests.conftest import SMALL
 
 
@@ -92,8 +93,8 @@ def test_training_needs_only_the_stated_packages(trainable: str, tmp_path: Path)
     blocked += ["pycocoevalcap", "requests", "rich", "s3fs", "scipy", "tensorflow", "typer", "urllib3"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
-        "from captionflow.parameters import TrainParameters\n"
-        "from captionflow.train import train\n"
+        "from captionflow.captioner.parameters import TrainParameters\n"
+        "from captionflow.captioner.train import train\n"
         f"train({trainable!r}, {str(tmp_path / 'model')!r}, TrainParameters(**{ {**SMALL, 'epochs': 1}!r}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

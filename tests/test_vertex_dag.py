@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captionflow.parameters import DataflowParameters
+from beam_jobs.parameters import DataflowParameters
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
 from tests.dags import DAGS, load

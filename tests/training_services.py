@@ -23,7 +23,7 @@ class Container:
         assert command[0] == "captionflow"
         self._log = TemporaryFile()  # noqa: SIM115 - as long as the container
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "captionflow.cli", *command[1:]],
+            [sys.executable, "-m", "captionflow", *command[1:]],
             cwd="/",
             env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT), **env},
             stdout=self._log,

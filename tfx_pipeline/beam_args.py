@@ -1,6 +1,6 @@
 """The Beam options of the components' jobs, by runner."""
 
-from captionflow.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError
 from tfx_pipeline.parameters import TfxParameters
 
 
@@ -10,8 +10,8 @@ def beam_args(parameters: TfxParameters) -> list[str]:
     Raises:
         InvalidInputError: the runner needs something that is not given.
     """
-    runner = parameters.beam_runner
-    return [*_OF_RUNNER[runner](parameters), *parameters.beam_args]
+    runner = parameters.runner
+    return [*_OF_RUNNER[runner](parameters), *parameters.beam_options]
 
 
 def _direct(parameters: TfxParameters) -> list[str]:
@@ -22,20 +22,20 @@ def _direct(parameters: TfxParameters) -> list[str]:
 
 
 def _dataflow(parameters: TfxParameters) -> list[str]:
-    for flag, value in {"--gcp-project-id": parameters.gcp_project_id, "--region": parameters.region}.items():
+    for flag, value in {"--gcp-project": parameters.gcp_project, "--region": parameters.region}.items():
         if not value:
             raise InvalidInputError(f"{flag}: DataflowRunner needs it")
     return [
         "--runner=DataflowRunner",
-        f"--project={parameters.gcp_project_id}",
+        f"--project={parameters.gcp_project}",
         f"--region={parameters.region}",
         f"--temp_location={parameters.pipeline_root}/.temp",
     ]
 
 
 def _flink(parameters: TfxParameters) -> list[str]:
-    if not any(argument.startswith(("--flink_master", "--job_endpoint")) for argument in parameters.beam_args):
-        raise InvalidInputError("--beam-args: FlinkRunner needs --flink_master=HOST:PORT")
+    if not any(argument.startswith(("--flink_master", "--job_endpoint")) for argument in parameters.beam_options):
+        raise InvalidInputError("--beam-options: FlinkRunner needs --flink_master=HOST:PORT")
     return ["--runner=FlinkRunner"]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO
 
-from captionflow.errors import InvalidInputError
-from captionflow.sources import COLUMNS
-from captionflow.uris import file_system, is_local
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.uris import file_system, is_local
+from captionflow.sources.rows import COLUMNS
 from tfx_pipeline.beam_args import beam_args
 from tfx_pipeline.parameters import TfxParameters
 

@@ -5,7 +5,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from captionflow.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError
 
 VARIABLE = "CAPTIONFLOW_TFX_PYTHON"
 _CHECKOUT = Path(__file__).parents[1]
@@ -51,4 +51,4 @@ def continue_with_tfx() -> None:
         check_tfx()
     elif find_spec("tfx") is None:
         python = tfx_python()
-        os.execve(python, [python, "-P", "-m", "captionflow.cli", *sys.argv[1:]], os.environ | {_CONTINUED: "1"})
+        os.execve(python, [python, "-P", "-m", "captionflow", *sys.argv[1:]], os.environ | {_CONTINUED: "1"})

@@ -15,8 +15,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 
-from captionflow.captions import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
-from captionflow.errors import InvalidInputError
+from captionflow.captioner.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
+from captionflow.core.errors import InvalidInputError
 from tfx_pipeline.parameters import TfxParameters
 
 RAW_FEATURE = "caption"
@@ -64,7 +64,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 
 
 def clean(captions: tf.Tensor) -> tf.Tensor:
-    """Do in the graph what `captionflow.captions.clean_caption` does, for text that is in NFC."""
+    """Do in the graph what `captionflow.captioner.vocabulary.clean_caption` does, for text that is in NFC."""
     # To `lower` a text would end at its first NUL.
     text = tf.strings.lower(tf.strings.regex_replace(captions, r"\x00", " "), "utf-8")
     for pattern, replacement in (

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from captionflow.captions import BOS, EOS, PAD, UNK
+from captionflow.captioner.vocabulary import BOS, EOS, PAD, UNK
 
 NEXT_WORDS = 5
 _LOG = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from captionflow import lineage as manifests
-from captionflow.errors import InvalidInputError
-from captionflow.terminal import one_line
+from captionflow.core import lineage as manifests
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.terminal import one_line
 from tfx_pipeline import results
 from tfx_pipeline.store import Artifact, Execution, Store
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from absl import logging as absl_logging
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
-from captionflow.errors import CaptionFlowError, StepFailedError
-from captionflow.uris import is_local
+from captionflow.core.errors import CaptionFlowError, StepFailedError
+from captionflow.core.uris import is_local
 from tfx_pipeline.logs import Formatter
 from tfx_pipeline.metadata import password
 from tfx_pipeline.parameters import TfxParameters

@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 from ml_metadata.proto import metadata_store_pb2
 
-from captionflow.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError
 
 _EXPECTED = "expected a path (SQLite), mysql://USER:PASSWORD@HOST:PORT/DATABASE or postgresql://…"
 

@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
-from captionflow.captions import SPECIAL_TOKENS
+from captionflow.captioner.vocabulary import SPECIAL_TOKENS
 from tfx_pipeline.features import RAW_FEATURE, preprocessing_fn, read_tokens, vocabulary
 from tfx_pipeline.language_model import ServedModel, train
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from captionflow.parameters import URI, Parameters, parameter
+from captionflow.core.parameters import URI, Parameters, parameter
 
 PIPELINE_NAME = "image_captioning_tfx"
 METADATA_FILE = "metadata.db"
@@ -28,7 +28,7 @@ class TfxSettings(Parameters):
     )
     # Its models are programs: whoever may write there runs code.
     pipeline_root: str = parameter("artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.")
-    gcp_project_id: str | None = parameter(None, "Google Cloud project of Dataflow jobs.")
+    gcp_project: str | None = parameter(None, "Google Cloud project of Dataflow jobs.")
     region: str | None = parameter(None, "Google Cloud region of Dataflow jobs.")
 
 
@@ -42,13 +42,13 @@ class TfxParameters(TfxSettings):
     pipeline_name: str = parameter(
         PIPELINE_NAME, "Name under which the metadata store keeps the runs.", pattern="^[a-zA-Z][a-zA-Z0-9_-]*$"
     )
-    beam_runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner"] = parameter(
+    runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner"] = parameter(
         "DirectRunner", "Where the components' Beam jobs run; DirectRunner is this machine."
     )
     direct_num_workers: int = parameter(
         1, "Processes of the DirectRunner; 0 takes one for each CPU.", minimum=0, maximum=1024
     )
-    beam_args: tuple[str, ...] = parameter((), "Further Beam options, such as --flink_master=host:8081.")
+    beam_options: tuple[str, ...] = parameter((), "Further Beam options, such as --flink_master=host:8081.")
     enable_cache: bool = parameter(True, "Do not run again what ran before with the same inputs and parameters.")
     eval_percent: int = parameter(
         25, "Share of the images whose captions are kept for evaluation, in percent.", minimum=1, maximum=90

@@ -24,7 +24,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from captionflow.uris import resolve
+from captionflow.core.uris import resolve
 from tfx_pipeline import features, language_model, metrics, module
 from tfx_pipeline.beam_args import beam_args
 from tfx_pipeline.checks import input_pattern

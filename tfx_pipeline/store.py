@@ -8,7 +8,7 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from captionflow.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError
 from tfx_pipeline.metadata import connection_config
 
 _INPUT, _OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT

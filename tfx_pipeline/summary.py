@@ -1,6 +1,6 @@
 """What the last run of the pipeline came to, in a few lines."""
 
-from captionflow.terminal import one_line
+from captionflow.core.terminal import one_line
 from tfx_pipeline import results
 from tfx_pipeline.store import Artifact, Store
 

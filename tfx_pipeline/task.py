@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from captionflow.errors import CaptionFlowError, StoreError
-from captionflow.parent import end_with_parent
+from captionflow.core.errors import CaptionFlowError, StoreError
+from captionflow.core.parent import end_with_parent
 from tfx_pipeline.environment import check_tfx
 from tfx_pipeline.logs import Formatter, hush
 from tfx_pipeline.parameters import TfxParameters, metadata_location

@@ -8,25 +8,24 @@ there.
 """
 
 import argparse
-import ast
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from captionflow.code_version import code_version
-from captionflow.parameters import SampleParameters
-from captionflow.sample import sample
+from captionflow.core.code_version import code_version
+from captionflow.sample.parameters import SampleParameters
+from captionflow.sample.sample import sample
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = Path(__file__).with_name("image.lock")
 """What Composer's Python holds already."""
-LEFT_OUT = {"tfx_pipeline", "image_captioning_tfx.py", "tfx_component.py"}
-"""The TFX pipeline and its DAG: it starts another Python, with TFX in it, which Composer has not."""
+PACKAGES = ("beam_jobs", "captionflow", "kfp_pipeline", "tfx_pipeline")
+LEFT_OUT = {"image_captioning_tfx.py"}
+"""The TFX pipeline's DAG: it starts another Python, with TFX in it, which Composer has not."""
 EXTRAS = ("gcs", "ingestion", "preprocessing")
 """What the steps need that run on Composer's workers; the others need PyTorch."""
 REQUIREMENTS = "requirements.txt"
@@ -37,17 +36,17 @@ SPEC = "image_captioning_vertex.json"
 def build(output: Path, spec: Path | None) -> None:
     """Write the package anew; what an earlier build left there is removed."""
     shutil.rmtree(output, ignore_errors=True)
-    packages = [name for name in _pyproject()["tool"]["setuptools"]["packages"] if name not in LEFT_OUT]
-    dags = [path for path in sorted((ROOT / "dags").glob("*.py")) if path.name not in LEFT_OUT]
-    plugins = sorted((ROOT / "plugins").glob("*.py"))
-    _copy_files(dags, output / "dags")
-    _copy_packages(packages, output / "dags")
+    dags = output / "dags"
+    dags.mkdir(parents=True)
+    for path in (ROOT / "dags").glob("*.py"):
+        if path.name not in LEFT_OUT:
+            shutil.copyfile(path, dags / path.name)
     if spec:
-        shutil.copyfile(spec, output / "dags" / SPEC)
-    _write_version(output / "dags")
-    _copy_files(plugins, output / "plugins")
+        shutil.copyfile(spec, dags / SPEC)
     # Composer's web server has the plugins folder and not that of the DAGs.
-    _copy_packages(sorted(set(packages) & set.union(*map(_imported, plugins))), output / "plugins")
+    for folder in (dags, output / "plugins"):
+        _copy_packages(folder)
+        _write_metadata(folder)
     sample(str(output / "sample"), SampleParameters())
     (output / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements()))
 
@@ -66,37 +65,21 @@ def _locked(file: Path) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==([^ \\]+)", file.read_text(), re.MULTILINE))
 
 
-def _imported(path: Path) -> set[str]:
-    """Return the top-level names that a Python file imports, wherever in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name.partition(".")[0] for name in names}
-
-
-def _copy_files(files: Iterable[Path], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
-
-
-def _copy_packages(packages: Iterable[str], folder: Path) -> None:
-    for name in packages:
+def _copy_packages(folder: Path) -> None:
+    for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     # Airflow looks for DAGs and plugins in every other file.
-    ignored = (ROOT / folder.name / ".airflowignore").read_text()
-    (folder / ".airflowignore").write_text(ignored + "".join(f"{name}/\n" for name in packages))
+    (folder / ".airflowignore").write_text("".join(f"{name}/\n" for name in PACKAGES))
 
 
-def _write_version(folder: Path) -> None:
-    """Let `importlib.metadata` find the package and its version, commit included, where nothing was installed."""
-    name, version = _pyproject()["project"]["name"], code_version()
-    info = folder / f"{name}.dist-info"
+def _write_metadata(folder: Path) -> None:
+    """Let Airflow find the plugin, and CaptionFlow its version, commit included, where nothing was installed."""
+    project = _pyproject()["project"]
+    info = folder / f"{project['name']}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {code_version()}\n")
+    points = project["entry-points"]["airflow.plugins"].items()
+    (info / "entry_points.txt").write_text("[airflow.plugins]\n" + "".join(f"{name} = {at}\n" for name, at in points))
 
 
 def _pyproject() -> dict[str, dict]:

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionflow.parameters import SampleParameters
-from captionflow.sample import sample
+from captionflow.sample.parameters import SampleParameters
+from captionflow.sample.sample import sample
 from tests.mlflow_server import mlflow_server
 from tests.processes import answers, free_port, wait_until
 
@@ -50,7 +50,7 @@ def postgres(programs: Path) -> Iterator[str]:
         )
         subprocess.run([*control, "start", "--wait", "--options", options], **quiet)
         try:
-            yield f"postgresql+psycopg2://captionflow@/postgres?host={name}"
+            yield f"postgresql+psycopg2://captionflow/postgres?host={name}"
         finally:
             subprocess.run([*control, "stop", "--mode", "immediate"], **quiet)
 

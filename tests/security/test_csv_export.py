@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.captions import clean_caption
-from captionflow.csv_export import FILE, export_csv, without_formulas
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
-from captionflow.records import ImageCaption, to_json_line
-from captionflow.sources import COLUMNS
+from captionflow.core.records import ImageCaption, to_json_line
+from captionflow.preprocess.cleaning import clean_caption
+from captionflow.sources.csv_export import FILE, export_csv, without_formulas
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
+from captionflow.sources.rows import COLUMNS
 from tests.ingesting import CAPTION, ingest_records
 from tests.spreadsheets import ATTACKS
 

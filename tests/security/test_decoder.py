@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from beam_jobs.preprocess import run
-from captionflow.images import ImageError, process
-from captionflow.parameters import PreprocessParameters
-from captionflow.sandbox import Sandbox, _slot_bytes
+from captionflow.images.decode import ImageError, process
+from captionflow.images.sandbox import Sandbox, _slot_bytes
+from captionflow.preprocess.parameters import PreprocessParameters
 from tests.fuzz_images import LIMITS
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow, wait_until
@@ -40,7 +40,7 @@ SYSTEM_CALLS = "ctypes.CDLL(None, use_errno=True).syscall"
 TAKEN_OVER = {
     "sitecustomize": f"""
 import ctypes, os, resource, signal, socket, subprocess  # before the process gives up opening files
-from captionflow import images
+from captionflow.images import decode as images
 
 def shared():
     # The number of the memory that is shared with the parent, and its size.
@@ -139,7 +139,7 @@ def test_the_process_that_decodes_has_nothing_of_the_environment(
             assert all(name.startswith(("pipe:", "/dev/null", "/memfd:captionflow")) for name in opened), opened
         finally:
             for process in psutil.Process().children(recursive=True):
-                if process not in others and "captionflow.sandbox" in process.cmdline():
+                if process not in others and "captionflow.images.sandbox" in process.cmdline():
                     process.send_signal(signal.SIGPROF)
     with pytest.raises(Exception, match="no image"):
         job.result()
@@ -255,7 +255,7 @@ def test_a_picture_that_makes_its_decoder_sleep_is_given_up(tmp_path: Path) -> N
                 asleep.result(60)
         finally:
             for child in psutil.Process().children():
-                if "captionflow.sandbox" in child.cmdline() and not asleep.done():
+                if "captionflow.images.sandbox" in child.cmdline() and not asleep.done():
                     child.kill()
         assert caught.value.reason == "decode_timeout"
         assert sandbox.process(b"'well'").data == JPEG + b"well"
@@ -277,8 +277,8 @@ def test_packages_are_found_where_this_process_finds_them(tmp_path: Path) -> Non
     code = f"""
 import sys
 sys.path[:0] = {sys.path!r}
-from captionflow.parameters import PreprocessParameters
-from captionflow.sandbox import Sandbox, _slot_bytes
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.images.sandbox import Sandbox, _slot_bytes
 sandbox = Sandbox(PreprocessParameters(image_size=32))
 print(sandbox.process(open({str(tmp_path / "good")!r}, "rb").read()).width)
 sandbox.close()

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow import train as training
-from captionflow.artifacts import open_artifact
-from captionflow.caption import caption
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.parameters import PreprocessParameters, TrainParameters
-from captionflow.shards import Layout
+from captionflow.captioner import train as training
+from captionflow.captioner.generate import caption
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.shards import Layout
 from tests.conftest import SMALL
 from tests.ingesting import CAPTION, ingest_records
 from tests.servers import Site
@@ -30,7 +31,7 @@ def on_a_full_disk(folder: Path, kilobytes: int, *arguments: str) -> subprocess.
     folder.mkdir()
     script = f'mount -t tmpfs -o size={kilobytes}k none "$0" && exec "$@"'
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(folder)]
-    command += [sys.executable, "-m", "captionflow.cli", *arguments, f"--output={folder}/out"]
+    command += [sys.executable, "-m", "captionflow", *arguments, f"--output={folder}/out"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from urllib3.exceptions import NewConnectionError
 
 from beam_jobs.preprocess import run
-from captionflow.access import Prefix, PublicOnly, is_public
-from captionflow.artifacts import open_artifact
-from captionflow.download import Downloader
-from captionflow.fetch import Attempts
-from captionflow.parameters import PreprocessParameters
-from captionflow.reuse import Earlier, EarlierPictures
+from captionflow.core.artifact import open_artifact
+from captionflow.images.attempts import Attempts
+from captionflow.preprocess.download import Downloader
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.reuse import Earlier, EarlierPictures
+from captionflow.web.access import Prefix, PublicOnly, is_public
 from tests.ingesting import CAPTION, ingest_records
 from tests.s3 import KEYS, serve_s3
 from tests.servers import Site, send

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from captionflow import beam_tuning
-from captionflow.errors import InvalidInputError, StoreError
-from captionflow.kinds import artifact_uri
-from captionflow.parameters import BeamParameters, IngestParameters, PreprocessParameters, TrainParameters
-from captionflow.reach import check_reach
+from beam_jobs.parameters import BeamParameters
+from captionflow.airflow import beam_tuning
+from captionflow.airflow.reach import check_reach
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.core.errors import InvalidInputError, StoreError
+from captionflow.core.runs import artifact_uri
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sources.parameters import IngestParameters
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
 from tests.dags import load
@@ -111,10 +114,10 @@ def test_a_run_gives_beam_no_option_that_chooses_code_or_places(dags: dict[str, 
     assert said
     assert said.startswith(f"beam_options: {name}: a run may give only ")
     assert "CAPTIONFLOW_BEAM_OPTIONS" in said
-    for dag_id in (TFX, VERTEX):
-        said = refusal(dags[dag_id], beam_args=[f"--{name}={value}"])
+    for dag_id, field in ((TFX, "beam_options"), (VERTEX, "beam_args")):
+        said = refusal(dags[dag_id], **{field: [f"--{name}={value}"]})
         assert said
-        assert "beam_args: " in said
+        assert f"{field}: " in said
 
 
 @pytest.mark.parametrize("value", ["/tmp/x", "a b", "--setup_file=x", "", "a\n", "{{ 1 }}", "é", ["2"], {"a": 1}, None])
@@ -152,9 +155,9 @@ def test_tfx_takes_the_deployments_options_and_code(dags: dict[str, Any], monkey
     monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", '{"FlinkRunner": {"flink_master": "flink:8081"}}')
     monkeypatch.setenv("CAPTIONFLOW_MODULE_FILE", "/deployed/module.py")
     monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "*")
-    context = context_of(dags[TFX], beam_runner="FlinkRunner", beam_args=['["--parallelism=3"]'])
+    context = context_of(dags[TFX], runner="FlinkRunner", beam_options=['["--parallelism=3"]'])
     found = tfx_parameters_of(dags[TFX], context)
-    assert found.beam_args == ("--parallelism=3", "--flink_master=flink:8081")
+    assert found.beam_options == ("--parallelism=3", "--flink_master=flink:8081")
     assert found.module_file == "/deployed/module.py"
 
 
@@ -182,9 +185,9 @@ SETTINGS = {
         "train_on", "train_image", "train_gpus", "train_cpu", "train_memory", "pod_namespace", "pod_config_file",
         "pod_service_account", "pod_secret", "pod_gpu", "pod_node_labels", "vertex_project", "vertex_region",
         "vertex_staging_bucket", "vertex_machine_type", "vertex_accelerator", "vertex_service_account",
-        "gcp_project_id", "region", "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
+        "gcp_project", "region", "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
     ),
-    TFX: ("module_file", "pipeline_root", "serving_dir", "gcp_project_id", "region"),
+    TFX: ("module_file", "pipeline_root", "serving_dir", "gcp_project", "region"),
     VERTEX: (
         "project", "pipeline_root", "service_account", "spec", "vertex_project", "vertex_region", "gcp_project_id",
         "dataflow_staging_root", "dataflow_service_account", "dataflow_worker_image",
@@ -198,7 +201,7 @@ def test_who_runs_what_is_refused_in_a_form_by_the_name_of_its_variable(
 ) -> None:
     assert name not in dags[dag_id].params
     of_vertex = dag_id == VERTEX and name in ("project", "pipeline_root", "service_account", "spec")
-    variable = f"CAPTIONFLOW_{'VERTEX_' if of_vertex else ''}{name.upper()}"
+    variable = f"CAPTIONFLOW_{'VERTEX_' if of_vertex else ''}{name.removesuffix('_id').upper()}"
     assert refusal(dags[dag_id], **{name: "x"}) == (
         f"{name}: is no field of this form; the deployment sets it, by {variable} on its workers"
     )
@@ -217,7 +220,7 @@ def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any]
 # Places. ------------------------------------------------------------------------------------------------------------
 
 # Text that leads nowhere. A new field of text belongs here, or its declaration says what it reaches.
-HARMLESS = {"member", "licenses", "split", "user_agent", "pipeline_name", "beam_args"}
+HARMLESS = {"member", "licenses", "split", "user_agent", "pipeline_name", "beam_args", "beam_options"}
 
 
 def text_fields(dag: Any) -> list[str]:

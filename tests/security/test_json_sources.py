@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.bounded import JSONReader
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.sources.bounded import JSONReader
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.test_ingest import ANNOTATIONS, COCO_CAPTIONS, HEADER, IMAGES, LICENSES, coco, jsonl, row, run, zipped
 
 pytestmark = pytest.mark.security
@@ -36,7 +36,7 @@ def test_an_integer_without_end_is_one_line(tmp_path: Path, number: str, at: int
     """In a process of its own: such a number once ended it."""
     source = tmp_path / "source.json"
     source.write_bytes(with_number(number, at))
-    code = "import sys; from captionflow.cli import main; main()"
+    code = "import sys; from captionflow.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "ingest", "--sources", str(source), "--output", str(tmp_path / "out")],
         capture_output=True, text=True, check=False,

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow.artifacts import open_artifact
-from captionflow.captions import SPECIAL_TOKENS, Vocabulary
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters, PreprocessParameters, TrainParameters
-from captionflow.records import ImageCaption, Reject, to_json_line
-from captionflow.train import train
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.captioner.train import train
+from captionflow.captioner.vocabulary import SPECIAL_TOKENS, Vocabulary
+from captionflow.core.artifact import open_artifact
+from captionflow.core.records import ImageCaption, Reject, to_json_line
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.conftest import SMALL
 from tests.ingesting import CAPTION
 
@@ -125,8 +127,8 @@ def test_hostile_captions_do_not_swell_training(small_sample: Path, tmp_path: Pa
     data = run(source, str(tmp_path / "data"), parameters, [])
     code = (
         "import resource, sys\n"
-        "from captionflow.parameters import TrainParameters\n"
-        "from captionflow.train import train\n"
+        "from captionflow.captioner.parameters import TrainParameters\n"
+        "from captionflow.captioner.train import train\n"
         "train(sys.argv[1], sys.argv[2], TrainParameters(epochs=1, device='cpu', width=32, encoder_depth=0))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

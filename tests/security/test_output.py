@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captionflow.artifacts import Manifest, Parent
-from captionflow.images import encode
-from captionflow.kinds import EVALUATION, INGESTED, MODEL, PREPROCESSED
-from captionflow.lineage import lineage, render
-from captionflow.records import Sample
-from captionflow.report import Exhibit, training_curve
+from captionflow.core.artifact import Manifest, Parent
+from captionflow.core.lineage import lineage, render
+from captionflow.core.records import Sample
+from captionflow.core.steps import EVALUATION, INGESTED, MODEL, PREPROCESSED
+from captionflow.evaluation.report import Exhibit, training_curve
+from captionflow.images.decode import encode
 from tests.processes import captionflow
 
 pytestmark = pytest.mark.security

@@ -11,9 +11,9 @@ from pathlib import Path
 import fastavro
 import pytest
 
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError
-from captionflow.records import Sample
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.records import Sample
 from tests.conftest import SMALL
 from tests.processes import captionflow
 

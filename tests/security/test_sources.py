@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from captionflow import ingest as ingestion
-from captionflow.artifacts import open_artifact
-from captionflow.errors import InvalidInputError
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters
-from captionflow.records import unforeseeable
+from captionflow.core.artifact import open_artifact
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.records import unforeseeable
+from captionflow.sources import ingest as ingestion
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.processes import captionflow
 from tests.test_ingest import ANNOTATIONS, COCO_CAPTIONS, HEADER, IMAGES, LICENSES, coco, jsonl, row, run
 
@@ -77,7 +77,7 @@ def test_rejects_that_are_very_many_are_counted_and_not_all_written(
 
 def test_ids_cannot_be_chosen_to_collide() -> None:
     """Whoever foresees hashes can have a dict look for each id behind all others. Integers are their own hashes."""
-    code = "from captionflow.records import unforeseeable; print(*(hash(unforeseeable(n)) for n in range(100)))"
+    code = "from captionflow.core.records import unforeseeable; print(*(hash(unforeseeable(n)) for n in range(100)))"
     hashes = {
         subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed},
@@ -171,8 +171,8 @@ def test_a_full_disk_for_temporary_files_is_one_line(tmp_path: Path) -> None:
     """The last bytes of a source may fit no more."""
     (tmp_path / "disk").mkdir()
     code = (
-        "import sys; from captionflow.source_download import download;"
-        "from captionflow.parameters import IngestParameters; import tempfile, fsspec;"
+        "import sys; from captionflow.sources.download import download;"
+        "from captionflow.sources.parameters import IngestParameters; import tempfile, fsspec;"
         "fsspec.filesystem('memory').pipe('/source', bytes(1_052_576));"
         "download('memory://source', tempfile.TemporaryFile(), IngestParameters())"
     )

@@ -12,21 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.preprocess import run
-from captionflow.access import Access
-from captionflow.artifacts import open_artifact
-from captionflow.caption import caption
-from captionflow.csv_export import export_csv
-from captionflow.draft import begin
-from captionflow.errors import InvalidInputError
-from captionflow.evaluate import evaluate
-from captionflow.fetch import FetchError
-from captionflow.ingest import ingest
-from captionflow.kinds import artifact_uri
-from captionflow.lineage import lineage
-from captionflow.manifest import FileInfo
-from captionflow.parameters import EvaluateParameters, IngestParameters, PreprocessParameters, TrainParameters
-from captionflow.train import train
-from captionflow.uris import SCHEMES_VARIABLE, file_system, resolve
+from captionflow.captioner.generate import caption
+from captionflow.captioner.parameters import TrainParameters
+from captionflow.captioner.train import train
+from captionflow.core.artifact import open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.lineage import lineage
+from captionflow.core.manifest import FileInfo
+from captionflow.core.runs import artifact_uri
+from captionflow.core.uris import SCHEMES_VARIABLE, file_system, resolve
+from captionflow.evaluation.evaluate import evaluate
+from captionflow.evaluation.parameters import EvaluateParameters
+from captionflow.images.attempts import FetchError
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.sources.csv_export import export_csv
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
+from captionflow.web.access import Access
 from tests.processes import captionflow
 from tests.s3 import KEYS
 from tests.test_fetch import failure, fetcher
@@ -234,7 +237,7 @@ def test_a_manifest_whose_values_lie_deep_is_one_line(tmp_path: Path) -> None:
 def test_a_full_standard_output_is_one_line_that_names_the_artifact(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "captionflow.cli", "sample", "--images=2", "--output", str(tmp_path / "out")],
+            [sys.executable, "-m", "captionflow", "sample", "--images=2", "--output", str(tmp_path / "out")],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 1

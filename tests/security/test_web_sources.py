@@ -16,9 +16,9 @@ import pytest
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Timeout
 
-from captionflow.access import Access
-from captionflow.artifacts import open_artifact
-from captionflow.web import Web, parse
+from captionflow.core.artifact import open_artifact
+from captionflow.web.access import Access
+from captionflow.web.client import Web, parse
 from tests.s3 import serve_s3
 from tests.servers import Site, send
 from tests.test_ingest import COCO_CAPTIONS, coco, run
@@ -26,7 +26,7 @@ from tests.test_ingest_bad_input import refused
 
 pytestmark = pytest.mark.security
 
-INGEST = [sys.executable, "-m", "captionflow.cli", "ingest"]
+INGEST = [sys.executable, "-m", "captionflow", "ingest"]
 
 
 def redirect(location: str) -> Callable[[BaseHTTPRequestHandler], None]:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.preprocess import run
-from captionflow import draft as drafts
-from captionflow.artifacts import open_artifact
-from captionflow.draft import begin
-from captionflow.errors import InvalidInputError, StepFailedError
-from captionflow.parameters import PreprocessParameters
+from captionflow.core import draft as drafts
+from captionflow.core.artifact import open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.preprocess.parameters import PreprocessParameters
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.security
@@ -54,7 +54,7 @@ def made(small_sample: Path, ingested: str, trainable: str, model: str, tmp_path
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "captionflow.cli", *arguments]
+    return [sys.executable, "-m", "captionflow", *arguments]
 
 
 def token(folder: Path) -> str:
@@ -215,7 +215,7 @@ def test_a_job_that_goes_on_takes_no_shard_that_was_changed_meanwhile(
     )
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("captionflow.preprocess.commit", broken_off)
+        patch.setattr("captionflow.preprocess.captions.commit", broken_off)
         with pytest.raises(StepFailedError, match="broken off"):
             run(ingested, str(out), parameters, [])
     harm(out / name)

@@ -12,10 +12,11 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 import pytest
 
-from captionflow.csv_export import export_csv
-from captionflow.ingest import ingest
-from captionflow.parameters import IngestParameters, SampleParameters
-from captionflow.sample import sample
+from captionflow.sample.parameters import SampleParameters
+from captionflow.sample.sample import sample
+from captionflow.sources.csv_export import export_csv
+from captionflow.sources.ingest import ingest
+from captionflow.sources.parameters import IngestParameters
 from tests.processes import captionflow
 
 QUICK = {"epochs": 6, "width": 48, "learning_rate": 0.02}

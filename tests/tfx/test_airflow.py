@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from captionflow.csv_export import FILE
+from captionflow.sources.csv_export import FILE
 from tests.tfx.conftest import QUICK, latest, pushed, run
 from tfx_pipeline import plain_dag
 from tfx_pipeline.parameters import METADATA_FILE, PIPELINE_NAME
@@ -49,7 +49,6 @@ def current(csv_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     env = environment(
         home,
         AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
-        AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
         CAPTIONFLOW_PIPELINE_ROOT=str(home / "root"),
         CAPTIONFLOW_TRIGGER_PREFIXES="*",
         CAPTIONFLOW_TFX_PYTHON=sys.executable,

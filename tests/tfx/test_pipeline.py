@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captionflow.captions import BOS, EOS, PAD, UNK, clean_caption
-from captionflow.csv_export import FILE, export_csv
-from captionflow.errors import InvalidInputError
+from captionflow.captioner.vocabulary import BOS, EOS, PAD, UNK
+from captionflow.core.errors import InvalidInputError
+from captionflow.preprocess.cleaning import clean_caption
+from captionflow.sources.csv_export import FILE, export_csv
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow
 from tests.spreadsheets import ATTACKS
@@ -132,11 +133,11 @@ def test_beam_arguments_of_each_runner() -> None:
     assert beam_args(parameters) == [
         "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"
     ]  # fmt: skip
-    dataflow = replace(parameters, beam_runner="DataflowRunner", gcp_project_id="p", region="r", beam_args=("--x=1",))
+    dataflow = replace(parameters, runner="DataflowRunner", gcp_project="p", region="r", beam_options=("--x=1",))
     assert beam_args(dataflow) == [
         "--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/root/.temp", "--x=1"
     ]  # fmt: skip
-    flink = replace(parameters, beam_runner="FlinkRunner", beam_args=("--flink_master=h:1",))
+    flink = replace(parameters, runner="FlinkRunner", beam_options=("--flink_master=h:1",))
     assert beam_args(flink) == ["--runner=FlinkRunner", "--flink_master=h:1"]
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from captionflow.csv_export import FILE
-from captionflow.records import ImageCaption
-from captionflow.sources import COLUMNS
+from captionflow.core.records import ImageCaption
+from captionflow.sources.csv_export import FILE
+from captionflow.sources.rows import COLUMNS
 from tests.processes import captionflow
 from tests.tfx.conftest import QUICK, latest, pushed, run
 from tfx_pipeline.parameters import METADATA_FILE, TfxParameters

@@ -1,0 +1,63 @@
+"""Beam's own options: parsed, and refused in one line where Beam would print a page of usage."""
+
+import argparse
+import io
+import logging
+from contextlib import redirect_stderr
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from captionflow.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+_DIRECT = "DirectRunner"
+_DATAFLOW = "DataflowRunner"
+
+
+def beam_options(arguments: list[str]) -> "PipelineOptions":
+    """Parse Beam's options.
+
+    Raises:
+        InvalidInputError: a wrong value, an unknown name or a stray word, in one line instead of Beam's page of usage.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+    for before, word in pairwise(["", *arguments]):
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise InvalidInputError(f"{word}: belongs to no option")
+    logging.basicConfig()  # Beam does it while it parses, and the log would go where its usage goes
+    usage = io.StringIO()
+    try:
+        with redirect_stderr(usage):
+            options = PipelineOptions(arguments)
+            known = options.get_all_options()
+    except SystemExit as error:
+        raise InvalidInputError(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
+    # Workers import what they run; nothing of the main module need be pickled for them.
+    options.view_as(SetupOptions).save_main_session = False
+    # A portable runner may bring options of its own, which only its job server knows.
+    standard = options.view_as(StandardOptions)
+    runner = standard.runner or _DIRECT
+    names = [name.lower() for name in StandardOptions.KNOWN_RUNNER_NAMES]
+    if "." not in runner and not {runner.lower(), f"{runner.lower()}runner"} & {*names}:
+        raise InvalidInputError(f"--runner: {runner!r} is none of {', '.join(StandardOptions.KNOWN_RUNNER_NAMES)}")
+    unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
+    if unknown and runner in (_DIRECT, _DATAFLOW):
+        raise InvalidInputError(
+            f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
+        )
+    if runner == _DIRECT:
+        # Left to itself it downloads a Prism binary and runs that; this is what it falls back to offline.
+        standard.runner = "FnApiRunner"
+    return options
+
+
+def works_here(beam_arguments: list[str]) -> bool:
+    """Whether the images are fetched by this process and its children, as far as can be told before Beam is there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--runner", default=_DIRECT)
+    parser.add_argument("--direct_running_mode", default="in_memory")
+    known, _ = parser.parse_known_args(beam_arguments)
+    return bool(known.runner == _DIRECT and known.direct_running_mode != "multi_processing")

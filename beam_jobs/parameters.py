@@ -1,0 +1,47 @@
+"""Where the preprocess job runs, and all that its step takes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captionflow.core.parameters import Parameters, parameter
+from captionflow.preprocess.parameters import PreprocessParameters, ReuseParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataflowParameters(Parameters):
+    """Where a Dataflow job runs, and as whom."""
+
+    gcp_project: str | None = parameter(None, "Google Cloud project of a Dataflow job.", placement=True)
+    region: str | None = parameter(None, "Google Cloud region of a Dataflow job, such as europe-west4.", placement=True)
+    dataflow_staging_root: str | None = parameter(
+        None, "Folder in Cloud Storage for the temporary files of a Dataflow job.", placement=True
+    )
+    dataflow_service_account: str | None = parameter(
+        None,
+        "E-mail of the service account that Dataflow's workers act as; the project's default one if empty.",
+        placement=True,
+    )
+    dataflow_worker_image: str | None = parameter(
+        None,
+        "Image of Dataflow's workers, with this package in Beam's own; it spares installing when a job starts.",
+        placement=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamParameters(DataflowParameters):
+    """Where the preprocess job runs."""
+
+    runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] = parameter(
+        "DirectRunner",
+        "Where the preprocess job runs; DirectRunner is the machine that starts it.",
+        placement=True,
+    )
+    beam_options: tuple[str, ...] = parameter(
+        (), "Further Beam options, such as --direct_num_workers=2.", placement=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobParameters(BeamParameters, ReuseParameters, PreprocessParameters):
+    """The parameters of the step `preprocess`; the fields are those of the bases, the last first."""

@@ -1,0 +1,124 @@
+"""What the DAG files share: the trigger form and how it is read, where artifacts go, and how tasks fail.
+
+Whoever may trigger a run chooses data and figures. What runs, where and as whom the deployment says, in environment
+variables. No value of a form is ever part of a template: tasks read the form here, when they run.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import Context, Param
+
+from captionflow.core.errors import CaptionFlowError, InvalidInputError, StoreError
+from captionflow.core.parameters import URI, Parameters, parameter, variable
+from captionflow.core.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
+from captionflow.core.runs import ARTIFACT_ROOT_MEANING, artifact_uri
+from captionflow.core.terminal import one_line
+
+ARTIFACT_ROOT = os.environ.get("CAPTIONFLOW_ARTIFACT_ROOT", str(Path.home() / "captionflow"))
+SAMPLE = f"{ARTIFACT_ROOT}/sample"
+SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootParameters(Parameters):
+    """Where the artifacts go."""
+
+    artifact_root: str = parameter(ARTIFACT_ROOT, ARTIFACT_ROOT_MEANING, reaches=URI)
+
+
+P = TypeVar("P", bound=Parameters)
+
+EXECUTION_TIMEOUT = timedelta(hours=24)
+
+DEFAULT_ARGS = {
+    "owner": "captionflow",
+    "retries": RETRIES,
+    "retry_delay": RETRY_DELAY,
+    "retry_exponential_backoff": True,
+    "max_retry_delay": MAX_RETRY_DELAY,
+    "execution_timeout": EXECUTION_TIMEOUT,
+}
+
+
+def form(
+    parameters: type[Parameters], section: str, without: type[Parameters] = Parameters, **defaults: Any
+) -> dict[str, Param]:
+    """Return one field of the trigger form for each of a step's parameters, with its bounds and meaning.
+
+    Args:
+        without: those that the deployment says.
+    """
+    left_out = without.json_schema()
+    fields = {name: schema for name, schema in parameters.json_schema().items() if name not in left_out}
+    for name, default in defaults.items():
+        fields[name]["default"] = default
+    return {name: Param(**schema, section=section) for name, schema in fields.items()}
+
+
+def settings(*parameters: type[Parameters]) -> dict[str, str]:
+    """Return what the deployment says in place of the form: name → environment variable."""
+    return {name: variable(name) for cls in parameters for name in cls.json_schema()}
+
+
+def check_conf(context: Context, settings: Mapping[str, str]) -> None:
+    """Check that a run was given fields of its form alone; Airflow lets others through.
+
+    Args:
+        settings: what was a field once, or may be taken for one: name → environment variable.
+
+    Raises:
+        InvalidInputError: it was given another; the message names the variable.
+    """
+    for name in sorted(context["params"].keys() - context["dag"].params.keys()):
+        remedy = f"the deployment sets it, by {settings[name]} on its workers" if name in settings else "leave it out"
+        raise InvalidInputError(f"{name}: is no field of this form; {remedy}")
+
+
+def read(parameters: type[P], context: Context) -> P:
+    """Return a step's parameters as the run's form gives them.
+
+    Raises:
+        InvalidInputError: a value is of the wrong type or out of bounds, or leads to where no run may reach.
+    """
+    found = parameters.from_mapping(context["params"])
+    check_places(parameters.json_schema(), found.to_json())
+    return found
+
+
+def artifact(context: Context, kind: str) -> str:
+    """Return the URI of the run's artifact: known before its task starts, the same in every retry.
+
+    Raises:
+        InvalidInputError: the root, or a link below it, leads to where no run may reach, or the run's id is no name of
+            a folder.
+    """
+    root = read(RootParameters, context).artifact_root
+    uri = artifact_uri(root, context["dag"].dag_id, context["run_id"], kind)
+    check_places(RootParameters.json_schema(), {"artifact_root": uri})
+    return uri
+
+
+def check_places(schemas: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError if one of the values, by the schema of its name, leads to where no run may reach."""
+    from captionflow.airflow.reach import VARIABLE, check_reach  # asks for more than a DAG file needs
+
+    opened = os.environ.get(VARIABLE, "").split()
+    check_reach(values, schemas, (ARTIFACT_ROOT, SAMPLE_IMAGES, *opened))
+
+
+@contextmanager
+def no_retry_in_vain() -> Iterator[None]:
+    """Fail at once, whatever retries are left, on what would end the same way again; the log has one line of it."""
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(one_line(str(error))) from None
+    except CaptionFlowError as error:
+        raise AirflowFailException(one_line(str(error))) from None

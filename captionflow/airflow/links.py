@@ -1,0 +1,70 @@
+"""What a task's page in Airflow links to: its run in MLflow, and the evaluation report.
+
+The DAG imports this. Airflow calls the links in the worker when a task ends, and shows what they said then.
+"""
+
+import logging
+import os
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from airflow.providers.common.compat.sdk import TaskInstanceKey, conf
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.execution_time.xcom import XCom
+
+from captionflow.core.artifact import Artifact, open_artifact
+from captionflow.core.steps import EVALUATION
+from captionflow.core.terminal import one_line
+from captionflow.core.tracking import NOTE
+
+_LOG = logging.getLogger(__name__)
+REPORTS_PATH = "/captionflow"
+"""Where the plugin serves reports, below Airflow's own address."""
+
+
+class MlflowRunLink(BaseOperatorLink):
+    """The run in MLflow that training and evaluation share, when it was tracked and MLflow's UI has an address."""
+
+    name = "MLflow run"
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address of the run's page, or an empty text, for which Airflow shows no button."""
+        artifact = _artifact_of(ti_key)
+        noted = artifact and artifact.manifest.run.get(NOTE)
+        ui = os.environ.get("CAPTIONFLOW_MLFLOW_UI", "").rstrip("/")
+        if not ui or not isinstance(noted, dict):
+            return ""
+        experiment, run = (quote(str(noted.get(name)), safe="") for name in ("experiment_id", "run_id"))
+        return f"{ui}/#/experiments/{experiment}/runs/{run}"
+
+
+class ReportLink(BaseOperatorLink):
+    """The evaluation report."""
+
+    name = "Report"
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+        """Return the report's path in Airflow's API server, or an empty text while there is none."""
+        if _artifact_of(ti_key, EVALUATION) is None:
+            return ""
+        return report_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id)
+
+
+def report_path(dag_id: str, run_id: str, task_id: str) -> str:
+    """Return the path of a task's report; Airflow itself may be below one (`[api] base_url`)."""
+    root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    where = "/".join(quote(part, safe="") for part in (dag_id, run_id, task_id))
+    return f"{root}{REPORTS_PATH}/report/{where}"
+
+
+def _artifact_of(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | None:
+    """Return the artifact whose URI is the task's XCom, or None where it is gone or was never made."""
+    task = {"dag_id": ti_key.dag_id, "run_id": ti_key.run_id, "task_id": ti_key.task_id}
+    # Asked for a single value that a failed task has not made, Airflow would log an error.
+    (uri,) = XCom.get_all(**task, key=BaseXCom.XCOM_RETURN_KEY) or [None]
+    try:
+        return open_artifact(uri, kind) if isinstance(uri, str) else None
+    except Exception as error:  # each store's client has errors of its own
+        _LOG.warning("%s", one_line(f"{uri}: {error}"))
+        return None

@@ -1,0 +1,48 @@
+"""How far a triggered run reaches: to the public web, and below the places that the deployment of Airflow opened."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.parameters import FETCHED, HOST
+from captionflow.core.uris import resolve
+from captionflow.web.access import Prefix
+
+VARIABLE = "CAPTIONFLOW_TRIGGER_PREFIXES"
+"""Names the places: paths and URIs with white space between them."""
+
+ANYWHERE = "*"
+
+
+def check_reach(values: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]], opened: Iterable[str]) -> None:
+    """Check those values whose schema tells that they reach something.
+
+    Args:
+        values: name → one text, a list of them, or None.
+        schemas: name → JSON Schema with `reaches`, see `captionflow.core.parameters.URI`.
+        opened: paths and URIs; `ANYWHERE` opens all.
+
+    Raises:
+        InvalidInputError: a value leads elsewhere; the message names it and the deployment's setting.
+    """
+    if ANYWHERE in opened:
+        return
+    prefixes = [Prefix(resolve(prefix)) for prefix in opened]
+    for name, reaches in ((name, schema["reaches"]) for name, schema in schemas.items() if "reaches" in schema):
+        given = values.get(name)
+        for value in [given] if isinstance(given, str) else given or ():
+            if not _is_open(value, reaches, prefixes):
+                raise InvalidInputError(
+                    f"{name}: {value!r} is not below what this deployment opens to runs; see its setting {VARIABLE}"
+                )
+
+
+def _is_open(value: str, reaches: str, prefixes: list[Prefix]) -> bool:
+    if reaches == FETCHED and value.startswith(("http://", "https://")):
+        return True  # the fetchers go to public addresses only
+    if reaches == HOST:
+        return False  # every port of it, by http and https: a prefix says which
+    try:
+        return any(prefix.covers(resolve(value)) for prefix in prefixes)
+    except ValueError:  # no URL at all
+        return False

@@ -1,0 +1,95 @@
+"""The front door: `captionflow COMMAND`. Each command imports what it needs when it is run."""
+
+import io
+import json
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from captionflow.captioner.parameters import CaptionParameters
+from captionflow.cli import kfp, tfx
+from captionflow.cli.options import expand, register
+from captionflow.core.errors import CaptionFlowError
+from captionflow.core.steps import STEPS
+from captionflow.core.terminal import one_line, printable
+
+app = typer.Typer(
+    help="From a captioned-image collection to a trained, evaluated captioning model. "
+    "Every command prints the URI of the artifact it made, which is the input of the next: "
+    "sample, ingest, preprocess, train, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(tfx.app, name="tfx")
+app.add_typer(kfp.app, name="kfp")
+
+
+for step in STEPS:
+    register(app, step)
+
+
+@app.command()
+@expand(CaptionParameters)
+def caption(
+    images: Annotated[list[str], typer.Argument(help="Image files: paths or URIs.", metavar="IMAGE...")],
+    model: Annotated[str, typer.Option(help="URI of the model artifact.")],
+    parameters: CaptionParameters,
+) -> None:
+    """Print a caption for each picture."""
+    from captionflow.captioner.generate import caption
+
+    for image, text in caption(images, model, parameters.beam_size):
+        print(f"{image}\t{one_line(text)}")
+
+
+@app.command()
+def lineage(
+    uri: Annotated[str, typer.Argument(help="URI of any artifact, or of a model that TFX pushed.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also check every file of the artifact against its sha256.")
+    ] = False,
+    metadata: tfx.Metadata = None,
+) -> None:
+    """Tell what an artifact was made from: data, parameters, code version and scores, back to the sources."""
+    if location := tfx.metadata_of(uri, metadata):
+        print(tfx.lineage(uri, location, as_json=as_json))
+        return
+    from captionflow.core.artifact import open_artifact
+    from captionflow.core.lineage import lineage, render
+
+    if verify:
+        open_artifact(uri).verify()
+    node = lineage(uri)
+    print(printable(json.dumps(node.to_json(), indent=2, ensure_ascii=False)) if as_json else render(node))
+
+
+@app.command()
+def summary(run: Annotated[str, typer.Argument(help="Folder of a run: ROOT/PIPELINE/RUN_ID.")]) -> None:
+    """Tell how a run of the DAG ended: its artifacts, scores and report."""
+    from captionflow.core.summary import summary
+
+    print(summary(run))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; an error a user can act on is one line and exit code 2 (input) or 1 (result).
+
+    Args:
+        arguments: by default those of this process.
+    """
+    # It logs the traceback of what its errors, told below, say already.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # A locale may know fewer characters than captions have.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(arguments)
+    except CaptionFlowError as error:
+        print(f"captionflow: {one_line(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)

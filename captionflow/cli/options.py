@@ -1,0 +1,156 @@
+"""Commands out of the table of steps, and options out of a class of parameters."""
+
+import functools
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+
+import typer
+
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.parameters import Parameters
+from captionflow.core.parent import end_with_parent
+from captionflow.core.runs import INPUTS, PIPELINE, artifact_uri
+from captionflow.core.steps import Step
+
+T = TypeVar("T")
+
+
+def _where(
+    *,
+    output: Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")],
+    run_id: Annotated[
+        str,
+        typer.Option(
+            help=f"Make it in the folder of a run below --output: OUTPUT/{PIPELINE}/RUN_ID/KIND. {INPUTS} in it stands "
+            "for a digest of the command's other options."
+        ),
+    ] = "",
+    uri_file: Annotated[
+        Path | None, typer.Option(help="Also write the artifact's URI to this file, as Kubeflow passes outputs on.")
+    ] = None,
+    exit_with_parent: Annotated[
+        bool, typer.Option("--exit-with-parent", help="End when the process that started the command ends.")
+    ] = False,
+) -> None:
+    """Declare the options of every command that makes an artifact."""
+
+
+def command_of(step: Step) -> Callable[..., None]:
+    """Return a step as a command, which prints the URI of its artifact; words after `--` are further Beam options."""
+    parameters = step.parameters_class
+
+    def command(
+        context: typer.Context, *, output: str, run_id: str, uri_file: Path | None, exit_with_parent: bool, **given: Any
+    ) -> None:
+        if exit_with_parent:
+            end_with_parent()
+        # Airflow's operator reads the id of a Dataflow job in what its client logs.
+        for name in ("beam_jobs", "captionflow", "apache_beam.runners.dataflow.internal.apiclient"):
+            logging.getLogger(name).setLevel(logging.INFO)
+        uris = {name: given.pop(name) for name in step.inputs}
+        if context.args:
+            given["beam_options"] = [*(given["beam_options"] or ()), *context.args]
+        arguments = {"parameters": parameters.from_mapping(given)} if step.parameters else {}
+        if INPUTS in run_id:
+            run_id = run_id.replace(INPUTS, _digest(uris, **arguments))
+        where = artifact_uri(output, PIPELINE, run_id, step.makes) if run_id else output
+        _tell(step.load()(**uris, output=where, **arguments), uri_file)
+
+    where = inspect.signature(_where, eval_str=True).parameters.values()
+    takes = [_option(parameters, name, schema) for name, schema in parameters.json_schema().items()]
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    _declare(command, [context, *(_uri_option(name) for name in step.inputs), *where, *takes])
+    return command
+
+
+def register(app: typer.Typer, step: Step) -> None:
+    """Make a step a command of `app`."""
+    takes_more = "beam_options" in step.parameters_class.json_schema()
+    app.command(step.name, help=step.does, context_settings={"allow_extra_args": takes_more})(command_of(step))
+
+
+def _uri_option(name: str) -> inspect.Parameter:
+    annotation: Any = Annotated[str, typer.Option(help=f"URI of the {name} artifact.")]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+def _tell(uri: str, file: Path | None) -> None:
+    if file:
+        _write(file, uri)
+    try:
+        print(uri, flush=True)
+    except OSError as error:
+        raise StepFailedError(f"stdout: {error.strerror}; the artifact is whole: {uri}") from error
+
+
+def _digest(uris: dict[str, str], parameters: Parameters | None = None) -> str:
+    """Return what tells one set of inputs from another, at this version of the code; where a step runs is left out."""
+    # Imported here so that --help does not wait for it.
+    from captionflow.core.code_version import code_version
+
+    schema = parameters.json_schema() if parameters else {}
+    values = parameters.to_json() if parameters else {}
+    counted = {name: value for name, value in values.items() if not schema[name].get("placement")}
+    told = json.dumps({**uris, **counted}, sort_keys=True)
+    return hashlib.sha256(f"{code_version()} {told}".encode()).hexdigest()[:16]
+
+
+def _write(file: Path, uri: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(uri)
+    except OSError as error:
+        raise InvalidInputError(f"--uri-file: {file}: {error.strerror}; the artifact is whole: {uri}") from error
+
+
+def _declare(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+    """Tell typer which options a command has."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def expand(parameters: type[Parameters]) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Replace a command's argument of the type `parameters` by one option for each of its fields."""
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        (slot,) = (p.name for p in own if p.annotation is parameters)
+        options = [_option(parameters, name, schema) for name, schema in parameters.json_schema().items()]
+
+        @functools.wraps(command)
+        def wrapper(**arguments: Any) -> T:
+            values = {f.name: arguments.pop(f.name) for f in fields(parameters)}
+            return command(**arguments, **{slot: parameters.from_mapping(values)})
+
+        _declare(wrapper, [*(p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != slot), *options])
+        return wrapper
+
+    return decorate
+
+
+def _panel(parameters: type[Parameters], name: str) -> str:
+    """Return the heading of an option in the help: what the class that declares it is for."""
+    declares = next(cls for cls in parameters.__mro__ if name in inspect.get_annotations(cls))
+    return str(inspect.getdoc(declares)).partition(".")[0]
+
+
+def _option(parameters: type[Parameters], name: str, schema: dict[str, Any]) -> inspect.Parameter:
+    hint = get_type_hints(parameters)[name]
+    repeatable = get_origin(hint) is tuple
+    words: dict[str, Any] = {"help": schema["description"] + (" May be repeated." if repeatable else "")}
+    words |= {"envvar": schema.get("envvar"), "rich_help_panel": _panel(parameters, name)}
+    if hint in (int, float):
+        words |= {"min": schema.get("minimum"), "max": schema.get("maximum")}
+    annotation: Any = Annotated[list[str] if repeatable else hint, typer.Option(**words)]
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=schema["default"] or None if repeatable else schema["default"],
+        annotation=annotation,
+    )

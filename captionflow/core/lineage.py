@@ -1,0 +1,112 @@
+"""Lineage: from an artifact's manifest back to the source files, and the answer as text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from captionflow.core.artifact import Artifact, open_artifact
+from captionflow.core.errors import InvalidInputError, StoreError
+from captionflow.core.manifest import Parent
+from captionflow.core.terminal import one_line
+
+_DEEPEST = 100
+_SHOWN = "shown above"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step of the lineage: what was recorded of it, the artifact if it is still there, its parents.
+
+    Once in the tree: where more ways lead to an artifact, the others end in a node with a note alone.
+    """
+
+    recorded: Parent
+    artifact: Artifact | None
+    note: str
+    parents: tuple["Node", ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tree as JSON holds it."""
+        manifest = self.artifact.manifest if self.artifact else None
+        return {
+            "kind": self.recorded.kind,
+            "uri": self.recorded.uri,
+            "sha256": self.recorded.sha256,
+            "note": self.note,
+            "parameters": manifest.parameters if manifest else None,
+            "code_version": manifest.code_version if manifest else None,
+            "counts": manifest.counts if manifest else None,
+            "metrics": manifest.metrics if manifest else None,
+            "run": manifest.run if manifest else None,
+            "parents": [parent.to_json() for parent in self.parents],
+        }
+
+
+def lineage(uri: str) -> Node:
+    """Follow the manifests from the artifact at `uri` to its sources.
+
+    Raises:
+        InvalidInputError: `uri` is no artifact. A parent that is gone or changed is a note, not an error; what
+            a changed one was made from is not followed, since it is not what was used.
+    """
+    return _node(open_artifact(uri).parent, set(), 0)
+
+
+def _node(recorded: Parent, shown: set[str], depth: int) -> Node:
+    if recorded.sha256 in shown:
+        return Node(recorded, None, _SHOWN, ())
+    shown.add(recorded.sha256)
+    if depth == _DEEPEST:
+        return Node(recorded, None, "too far back: ask for its own lineage", ())
+    if recorded.kind == "source":
+        return Node(recorded, None, "", ())
+    try:
+        artifact = open_artifact(recorded.uri)
+    except InvalidInputError:
+        return Node(recorded, None, "no longer there", ())
+    except StoreError:
+        return Node(recorded, None, "cannot be reached", ())
+    if artifact.manifest.sha256 != recorded.sha256:
+        return Node(recorded, artifact, "changed since it was used", ())
+    return Node(recorded, artifact, "", tuple(_node(parent, shown, depth + 1) for parent in artifact.manifest.parents))
+
+
+def render(node: Node, *, times: bool = True) -> str:
+    """Return the tree as text for a terminal: one block an artifact, its parents indented below.
+
+    Args:
+        times: tell when each artifact was committed; without, equal work gives equal text.
+    """
+    return "\n".join(map(one_line, _lines(node, "", times)))
+
+
+def _lines(node: Node, indent: str, times: bool) -> list[str]:
+    lines = [f"{indent}{node.recorded.kind}  {node.recorded.uri}" + (f"  ({node.note})" if node.note else "")]
+    if node.note == _SHOWN:
+        return lines
+    lines.append(f"{indent}  sha256      {node.recorded.sha256}")
+    if node.artifact:
+        manifest = node.artifact.manifest
+        if times:
+            lines.append(f"{indent}  committed   {manifest.run.get('committed_at', '?')}")
+        lines.append(f"{indent}  code        {manifest.code_version}")
+        lines += _section("parameters", manifest.parameters, indent)
+        lines += _section("counts", manifest.counts, indent)
+        lines += _section("scores", manifest.metrics, indent)
+    for parent in node.parents:
+        lines += _lines(parent, indent + "    ", times)
+    return lines
+
+
+def _section(title: str, values: dict[str, Any], indent: str) -> list[str]:
+    pairs = [f"{name}={_short(value)}" for name, value in values.items()]
+    return [f"{indent}  {title if i == 0 else '':<11} {pair}" for i, pair in enumerate(pairs)]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(item)}" for name, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)

@@ -1,0 +1,133 @@
+"""The table of steps: what each is called, what it takes, what it makes, and where its code is.
+
+From it come the commands, the tasks of the DAG, the containers and component files of Kubeflow, the summary of a run
+and the table in the docs. A new step is one module and one row here. Nothing of a step is imported before it is asked
+for.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from captionflow.core.parameters import Parameters
+
+SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
+    "sample",
+    "ingested",
+    "csv",
+    "preprocessed",
+    "model",
+    "evaluation",
+)
+"""The kinds of artifact."""
+
+REPORT = "report.html"
+"""The file of an artifact that one looks at."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, called as `function(**{input: URI}, output=URI, parameters=…)`; it returns the URI of its artifact.
+
+    Args:
+        name: its name as a command and as a task.
+        does: what it does, in a sentence.
+        function: where it is, as `module:function`.
+        makes: the kind of artifact it makes.
+        inputs: name of an argument → kind of the artifact whose URI it takes.
+        parameters: its class of parameters, as `module:class`; None if it has none.
+        extra: the extra of this package that installs what it needs.
+        is_of_workflow: whether it is a task of the main job, or a command alone.
+    """
+
+    name: str
+    does: str
+    function: str
+    makes: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    parameters: str | None = None
+    extra: str | None = None
+    is_of_workflow: bool = True
+
+    def load(self) -> Callable[..., str]:
+        """Import the function."""
+        found: Callable[..., str] = _at(self.function)
+        return found
+
+    @property
+    def parameters_class(self) -> type[Parameters]:
+        """The class of its parameters; the base, which has no fields, if it has none."""
+        return _at(self.parameters) if self.parameters else Parameters
+
+
+def _at(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+STEPS = (
+    Step(
+        "sample",
+        "Draw the built-in dataset: coloured shapes with five true captions each, in COCO's format.",
+        "captionflow.sample.sample:sample",
+        SAMPLE,
+        parameters="captionflow.sample.parameters:SampleParameters",
+        is_of_workflow=False,
+    ),
+    Step(
+        "ingest",
+        "Read captions from COCO JSON, CSV or JSON Lines; rows that cannot be used become counted rejects.",
+        "captionflow.sources.ingest:ingest",
+        INGESTED,
+        parameters="captionflow.sources.parameters:IngestParameters",
+        extra="ingestion",
+    ),
+    Step(
+        "csv",
+        "Write the ingested captions as CSV, the form that TFX reads.",
+        "captionflow.sources.csv_export:export_csv",
+        CSV,
+        inputs={"ingested": INGESTED},
+        extra="ingestion",
+        is_of_workflow=False,
+    ),
+    Step(
+        "preprocess",
+        "Fetch, filter, resize and shard the images, as an Apache Beam job.",
+        "beam_jobs.preprocess:preprocess",
+        PREPROCESSED,
+        inputs={"ingested": INGESTED},
+        parameters="beam_jobs.parameters:JobParameters",
+        extra="preprocessing",
+    ),
+    Step(
+        "train",
+        "Train the captioner and keep its best checkpoint.",
+        "captionflow.captioner.train:train",
+        MODEL,
+        inputs={"preprocessed": PREPROCESSED},
+        parameters="captionflow.captioner.parameters:TrainParameters",
+        extra="train",
+    ),
+    Step(
+        "evaluate",
+        "Caption the test split, score it (BLEU, ROUGE-L, CIDEr) and write a report to look at.",
+        "captionflow.evaluation.evaluate:evaluate",
+        EVALUATION,
+        inputs={"model": MODEL, "preprocessed": PREPROCESSED},
+        parameters="captionflow.evaluation.parameters:EvaluateParameters",
+        extra="evaluation",
+    ),
+)
+
+
+def workflow() -> list[Step]:
+    """Return the steps of the main job, in their order."""
+    return [step for step in STEPS if step.is_of_workflow]
+
+
+def step_named(name: str) -> Step:
+    """Return the step of a name."""
+    (found,) = (step for step in STEPS if step.name == name)
+    return found

@@ -1,0 +1,4 @@
+"""What a captioner is worth: scores on the test split, and a report to look at.
+
+It imports `core` and `captioner`.
+"""

@@ -1,0 +1,16 @@
+"""How a captioner is evaluated."""
+
+from dataclasses import dataclass
+
+from captionflow.captioner.parameters import CaptionParameters
+from captionflow.core.parameters import parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParameters(CaptionParameters):
+    """How captions are generated and how many of them the report shows."""
+
+    evaluate_batch_size: int = parameter(32, "Images captioned at a time.", minimum=1, maximum=4096)
+    gallery_size: int = parameter(
+        12, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500
+    )

@@ -1,0 +1,184 @@
+"""Images: decode whatever the web sends to RGB, resize to a square, encode for storage."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+from PIL import Image, UnidentifiedImageError
+
+from captionflow.images.parameters import ImageParameters
+
+# Only these decoders: others (EPS, for one) start programs or have no place in an image dataset.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+_BEGINNINGS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+_BACKGROUND = (255, 255, 255)
+_MEGAPIXEL = 1_000_000
+# Broken metadata is the web's daily bread and not worth a line in the log each.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+# With so many pixels for one of the target's, a narrow filter averages enough of them; with fewer, a wide one is cheap.
+_NARROW_FILTER_FROM = 1.75
+
+# By the number that EXIF gives to how a picture was held.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Box = tuple[float, float, float, float]
+
+
+REASONS = ("not_an_image", "markup", "too_many_pixels", "truncated_image", "corrupt_image", "decode_out_of_memory")
+"""Why decoding may fail."""
+
+
+class ImageError(Exception):
+    """The bytes are no picture we can use. `reason` is a short name."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A picture as a Sample holds it; height and width in pixels."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+def is_stored_form(data: bytes, parameters: ImageParameters) -> bool:
+    """Whether `data` begins, or for a tensor is as long, as what `encode` makes."""
+    if parameters.image_format == "tensor":
+        return len(data) == 3 * parameters.image_size**2
+    return data.startswith(_BEGINNINGS[parameters.image_format])
+
+
+def load_decoders() -> None:
+    """Import now what Pillow imports when it meets a picture that needs it: there may be no opening of files later."""
+    Image.preinit()
+    for name in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin", "ImageCms", "ImageColor", "ImagePalette"):
+        import_module(f"PIL.{name}")
+
+
+def process(data: bytes, parameters: ImageParameters) -> StoredImage:
+    """Decode, orient, resize and encode one picture; the first frame if it moves.
+
+    Raises:
+        ImageError: `not_an_image`, `markup`, `too_many_pixels`, `truncated_image` or `corrupt_image`.
+    """
+    side, max_pixels = parameters.image_size, parameters.max_image_megapixels * _MEGAPIXEL
+    is_fast = parameters.downscaling == "fast"
+    with _opened(data, max_pixels) as image:
+        box, size = _frame(image.size, side, parameters.resize)
+        if is_fast:
+            box = _decode_smaller(image, box, size)
+        square = _on_square(_resize(to_rgb(image), box, size, is_fast=is_fast), side)
+        upright = _upright(square, image)
+    return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side)
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a picture; whatever Pillow says about it in the block becomes an ImageError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError("too_many_pixels", f"{image.width}×{image.height} is over {max_pixels} pixels")
+            yield image
+    except UnidentifiedImageError as error:
+        if data.lstrip()[:1] == b"<":
+            raise ImageError("markup", "HTML, XML or SVG where a picture should be") from error
+        raise ImageError("not_an_image", "no known image format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's decoders raise anything on broken files, AssertionError included.
+        is_cut = "truncated" in str(error).lower()
+        raise ImageError("truncated_image" if is_cut else "corrupt_image", str(error) or repr(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return `image` in mode RGB, whatever its mode was, transparency laid over white."""
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 that hold 16.
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        background = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
+        return Image.alpha_composite(background, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(original.getexif().get(0x0112, 1))
+    except Exception:  # Broken metadata, which is no reason to lose the picture.
+        return image
+    return image.transpose(turn) if turn is not None else image
+
+
+def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int, int]]:
+    """Return which part of a picture of `size` is kept, and the size that part will have in a square of `side`.
+
+    Args:
+        mode: squash (ignore the aspect ratio), crop (fill and cut the rest) or pad (fit, black around).
+    """
+    width, height = size
+    if mode == "crop":
+        edge = min(size)
+        left, top = (width - edge) / 2, (height - edge) / 2
+        return (left, top, left + edge, top + edge), (side, side)
+    whole = (0, 0, width, height)
+    if mode == "pad":
+        scale = side / max(size)
+        return whole, (max(1, round(width * scale)), max(1, round(height * scale)))
+    return whole, (side, side)
+
+
+def _decode_smaller(image: Image.Image, box: Box, size: tuple[int, int]) -> Box:
+    """Have a JPEG decoded at the smallest scale at which `box` covers `size`; returns the box at that scale.
+
+    libjpeg decodes at 1/2, 1/4 or 1/8 for less than it costs in full. Other formats are left as they are.
+    """
+    width, height = image.size
+    image.draft("RGB", (round(width * size[0] / (box[2] - box[0])), round(height * size[1] / (box[3] - box[1]))))
+    x, y = image.width / width, image.height / height
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+
+
+def _resize(image: Image.Image, box: Box, size: tuple[int, int], *, is_fast: bool) -> Image.Image:
+    shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+    narrow = is_fast and shrink >= _NARROW_FILTER_FROM
+    return image.resize(size, Image.Resampling.HAMMING if narrow else Image.Resampling.LANCZOS, box)
+
+
+def _on_square(image: Image.Image, side: int) -> Image.Image:
+    if image.size == (side, side):
+        return image
+    square = Image.new("RGB", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> bytes:
+    """Return an RGB picture as a JPEG or PNG file, or as raw uint8 of shape (3, height, width)."""
+    if image_format == "tensor":
+        return b"".join(channel.tobytes() for channel in image.split())
+    buffer = io.BytesIO()
+    if image_format == "png":
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=jpeg_quality)
+    return buffer.getvalue()

@@ -1,0 +1,88 @@
+"""How a picture is fetched, decoded and stored."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captionflow.core.parameters import Parameters, parameter
+from captionflow.web.parameters import AccessParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImageParameters(Parameters):
+    """The form in which a picture is stored."""
+
+    image_size: int = parameter(
+        224,
+        "Height and width of the stored images, in pixels; a multiple of 16, as the captioner needs.",
+        minimum=32,
+        maximum=2048,
+        multipleOf=16,
+    )
+    resize: Literal["squash", "crop", "pad"] = parameter(
+        "squash",
+        "squash: ignore the aspect ratio; crop: fill the square and cut the rest; pad: fit inside and fill with black.",
+    )
+    downscaling: Literal["fast", "exact"] = parameter(
+        "fast",
+        "fast: decode JPEGs at the smallest scale that suffices and average with a narrow filter; exact: decode in "
+        "full and resample with Lanczos, at about twice the time. They differ by less than 2/255 a pixel on average.",
+    )
+    image_format: Literal["jpeg", "png", "tensor"] = parameter(
+        "jpeg", "Stored form; tensor is raw uint8 (3, height, width), read without decoding."
+    )
+    jpeg_quality: int = parameter(95, "JPEG quality of the stored images.", minimum=1, maximum=100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchParameters(AccessParameters):
+    """How pictures are fetched."""
+
+    fetch_concurrency: int = parameter(
+        64, "Images being fetched at the same time by one worker.", minimum=1, maximum=1024
+    )
+    fetch_connect_timeout: float = parameter(10.0, "Seconds to reach a host.", minimum=0.1, maximum=600.0)
+    fetch_timeout: float = parameter(
+        30.0, "Seconds one attempt at an image may take in all.", minimum=0.1, maximum=600.0
+    )
+    fetch_total_timeout: float = parameter(
+        90.0, "Seconds after which no further attempt at an image is begun or goes on.", minimum=0.1, maximum=3600.0
+    )
+    fetch_retries: int = parameter(3, "Further attempts at an image after a passing failure.", minimum=0, maximum=10)
+    host_concurrency: int = parameter(
+        64, "Requests one worker makes to one host at the same time.", minimum=1, maximum=1024
+    )
+    host_rate: float = parameter(
+        0.0, "Requests a second one worker makes to one host; 0 sets no limit.", minimum=0.0, maximum=10_000.0
+    )
+    host_failures: int = parameter(
+        32,
+        "Failures in a row after which a host is left alone for a minute; its images become retryable rejects. "
+        "0 never does.",
+        minimum=0,
+        maximum=10_000,
+    )
+    user_agent: str = parameter(
+        "CaptionFlow (image dataset preprocessing)",
+        "How the job names itself to web servers; say who you are, in printable ASCII.",
+        pattern="^[ -~]+$",
+    )
+    x_robots_tag: Literal["respect", "ignore"] = parameter(
+        "respect", "What to do when a server's X-Robots-Tag says noai or noimageai: respect rejects the image."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeParameters(Parameters):
+    """How much one picture may take."""
+
+    max_image_megabytes: int = parameter(50, "Largest image file accepted, in MB.", minimum=1, maximum=1024)
+    max_image_megapixels: int = parameter(64, "Largest picture decoded, in millions of pixels.", minimum=1, maximum=80)
+    decode_seconds: float = parameter(
+        20.0, "Seconds of CPU time one picture may take to decode.", minimum=0.1, maximum=600.0
+    )
+    decode_megabytes: int = parameter(2048, "Memory one picture may take to decode, in MB.", minimum=16, maximum=65536)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageParameters(DecodeParameters, FetchParameters, StoredImageParameters, AccessParameters):
+    """The whole way of a picture; the fields are those of the bases, the last first."""

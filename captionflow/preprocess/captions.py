@@ -1,0 +1,173 @@
+"""Preprocess: what becomes of a caption on its way to a shard, free of Beam.
+
+`beam_jobs.preprocess` wires this into a pipeline; `captionflow.preprocess.writer` is its other half.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from datetime import datetime
+
+from captionflow.core.draft import Draft, now
+from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.manifest import Manifest, Parent
+from captionflow.core.records import ImageCaption, RecordError, Reject, to_json_line
+from captionflow.core.shards import REJECTS, SPLITS
+from captionflow.preprocess.cleaning import clean_caption
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.reuse import Earlier
+from captionflow.preprocess.shards import PROGRESS, Layout, ShardInfo
+
+Record = ImageCaption | Reject
+
+# A split that is to have so many images by chance has at least one, but for one time in 10^21.
+_SURELY_SOME = 50
+
+_TAGS: dict[bytes, type[ImageCaption | Reject | Earlier]] = {b"C": ImageCaption, b"R": Reject, b"E": Earlier}
+_TAG_OF = {kind: tag for tag, kind in _TAGS.items()}
+
+
+def parse(line: bytes) -> Record:
+    """Read one line of `captions.jsonl`."""
+    try:
+        return ImageCaption.from_json(line)
+    except RecordError as error:
+        return Reject("read", error.reason, str(error))
+
+
+def license_key(name: str) -> str:
+    """Return the form in which licence names are compared: COCO says 'Attribution License', people 'attribution'."""
+    return name.strip().casefold().removesuffix("license").strip()
+
+
+def allowed_licenses(names: Iterable[str]) -> frozenset[str]:
+    """Return the licences to keep, as `filter_license` takes them."""
+    return frozenset(map(license_key, names))
+
+
+def filter_license(record: Record, allowed: frozenset[str]) -> Record:
+    """Keep a caption if the licence of its image is allowed."""
+    if isinstance(record, Reject) or "*" in allowed or license_key(record.image_license) in allowed:
+        return record
+    return Reject.of(record, "licenses", "license_not_allowed", record.image_license)
+
+
+def clean(record: Record) -> Record:
+    """Clean a caption's text."""
+    if isinstance(record, Reject):
+        return record
+    text = clean_caption(record.caption)
+    if not text:
+        return Reject.of(record, "captions", "empty_caption", "nothing is left after cleaning")
+    return replace(record, caption=text)
+
+
+def split_shares(parameters: PreprocessParameters) -> dict[str, float]:
+    """Return the shares of the splits that are to have images."""
+    return {split: share for split, share in zip(SPLITS, parameters.split_fractions, strict=True) if share}
+
+
+def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters: PreprocessParameters) -> None:
+    """Tell before anything is fetched that a split which has a share of the images will get none of them.
+
+    Args:
+        lines: those of `captions.jsonl`; read only when there are so few images that it is in doubt.
+        images: how many there are.
+
+    Raises:
+        InvalidInputError: no caption's image falls into a split.
+    """
+    shares = split_shares(parameters)
+    if all(share * images >= _SURELY_SOME for share in shares.values()):
+        return
+    allowed = allowed_licenses(parameters.licenses)
+    records = (clean(filter_license(parse(line), allowed)) for line in lines)
+    filled = {layout.assign(record.image_id).split for record in records if isinstance(record, ImageCaption)}
+    # Where nothing at all is left, the job tells why.
+    if filled and (empty := [split for split in shares if split not in filled]):
+        raise InvalidInputError(
+            f"--split: no image falls into {empty[0]}, whose share is {shares[empty[0]]:g}; take more images, or give "
+            "it a larger share (training needs train and val, evaluation needs test; 0 does without)"
+        )
+
+
+def assign_shard(record: Record | Earlier, layout: Layout) -> tuple[tuple[str, int, int], bytes]:
+    """Key a record by its shard and pack it for the shuffle; its first byte tells what it is."""
+    key = layout.assign(record.image_id)
+    return (key.split, key.index, key.count), _TAG_OF[type(record)] + to_json_line(record)
+
+
+def unpack(packed: bytes) -> Record | Earlier:
+    """Undo the packing of `assign_shard`."""
+    return _TAGS[packed[:1]].from_json(packed[1:])
+
+
+def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent | None = None) -> str:
+    """Write the manifest of the preprocessed artifact; returns its URI.
+
+    Args:
+        captions: how many were to arrive.
+        reused: the earlier artifact that pictures were taken from. The result does not depend on it,
+            so it is told in the manifest's `run` section and is no parent.
+
+    Raises:
+        StepFailedError: a caption is unaccounted for, or no image is left.
+    """
+    counts, rejected, splits, effort = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for info in infos:
+        counts.update(info.counts)
+        rejected.update(info.rejected)
+        effort.update(info.effort)
+        splits[info.split] += info.counts["images_out"]
+    if counts["captions_in"] != captions or captions != counts["captions_out"] + rejected.total():
+        raise StepFailedError(
+            f"of {captions} captions {counts['captions_in']} arrived: the input changed under the job"
+        )
+    if not counts["images_out"]:
+        # All shards are done, but trying again shall fetch again.
+        draft.remove(PROGRESS)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
+        remedy = "open local files and hosts of your own with --allow-url-prefix; " * ("url_not_allowed" in rejected)
+        raise StepFailedError(f"no image is left; captions rejected: {reasons}; {remedy}see {draft.uri}/{REJECTS}")
+    for split, share in split_shares(PreprocessParameters.from_mapping(draft.parameters)).items():
+        if not splits[split]:
+            draft.remove(PROGRESS)
+            raise StepFailedError(
+                f"no image is left in {split}, whose --split share is {share:g}; take more images or give it another "
+                f"share; see {draft.uri}/{REJECTS}"
+            )
+    seconds = (datetime.fromisoformat(now()) - datetime.fromisoformat(draft.started_at)).total_seconds()
+    draft.commit(
+        [file for info in infos for file in info.files],
+        counts={
+            "captions": {"in": captions, "out": counts["captions_out"], "rejected": rejected.total()},
+            "images": {
+                "in": counts["images_in"],
+                "out": counts["images_out"],
+                "rejected": counts["images_in"] - counts["images_out"],
+            },
+            "splits": {split: splits[split] for split in sorted(splits)},
+            "rejected": dict(sorted(rejected.items())),
+        },
+        run={
+            **effort,
+            "reused": asdict(reused) if reused else None,
+            "seconds": seconds,
+            "images_per_second": round((counts["images_in"] - effort["images_resumed"]) / max(1.0, seconds), 1),
+        },
+    )
+    return draft.uri
+
+
+def summary(manifest: Manifest) -> list[str]:
+    """Return how the job went: a line for the whole and one for the rejects, if there are any."""
+    images, run, rejected = manifest.counts["images"], manifest.run, Counter(manifest.counts["rejected"])
+    lines = [
+        f"{images['in']} images seen, {images['out']} kept, {run['images_reused']} of them reused, "
+        f"{run['images_resumed']} done by an attempt that broke off; {run['fetched_bytes'] / 1e6:.1f} MB fetched "
+        f"in {run['seconds']:.0f} s, {run['images_per_second']} images/s"
+    ]
+    if rejected:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
+        lines.append(f"{rejected.total()} captions rejected: {reasons}")
+    return lines

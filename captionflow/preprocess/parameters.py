@@ -1,0 +1,71 @@
+"""Which captions are kept, how their images are fetched, and the form they are stored in."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.licenses import COCO_LICENSES
+from captionflow.core.parameters import URI, Parameters, parameter
+from captionflow.images.parameters import ImageParameters, StoredImageParameters
+from captionflow.web.parameters import AccessParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterParameters(Parameters):
+    """Which captions are kept."""
+
+    licenses: tuple[str, ...] = parameter(
+        (
+            "Attribution License",
+            "Attribution-ShareAlike License",
+            "No known copyright restrictions",
+            "United States Government Work",
+        ),
+        "Image licences to keep, with or without the word 'License'; * keeps all.",
+        examples=["*", *COCO_LICENSES],
+        minItems=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardParameters(Parameters):
+    """How the images are parted into splits and shards."""
+
+    avro_codec: Literal["null", "deflate"] = parameter(
+        "null", "Compression of the Avro blocks; worth it for tensor only."
+    )
+    split: str = parameter(
+        "0.9,0.05,0.05",
+        "Shares of the images for train, validation and test; they add up to 1.",
+        pattern=r"^[0-9.]+,[0-9.]+,[0-9.]+$",
+    )
+    shard_megabytes: int = parameter(100, "Target size of a shard, in MB.", minimum=1, maximum=4096)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.split_fractions
+
+    @property
+    def split_fractions(self) -> tuple[float, float, float]:
+        """The shares of train, val and test."""
+        try:
+            train, val, test = (float(share) for share in self.split.split(","))
+        except ValueError as error:
+            raise InvalidInputError(f"--split: {self.split!r} is not three numbers like 0.9,0.05,0.05") from error
+        if abs(train + val + test - 1) > 1e-6:
+            raise InvalidInputError(f"--split: {self.split} adds up to {train + val + test:g}, not to 1")
+        return train, val, test
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessParameters(ImageParameters, ShardParameters, StoredImageParameters, FilterParameters, AccessParameters):
+    """The parameters of the preprocess job; the fields are those of the bases, the last first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReuseParameters(Parameters):
+    """What is taken over from earlier runs."""
+
+    reuse: str | None = parameter(
+        None, "URI of an earlier preprocessed artifact: images it holds are not fetched again.", reaches=URI
+    )

@@ -1,0 +1,167 @@
+"""Take pictures from an earlier preprocessed artifact instead of fetching them again.
+
+An index of the earlier artifact goes through the job's shuffle together with the captions: for each
+image where its picture lies, never the picture itself.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO
+
+import fastavro
+
+from captionflow.core.artifact import Artifact, open_artifact
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.manifest import FileInfo
+from captionflow.core.records import Reject, Sample
+from captionflow.core.shards import REJECTS, SHARD_SUFFIX
+from captionflow.core.steps import PREPROCESSED
+from captionflow.core.terminal import one_line
+from captionflow.core.uris import file_system
+from captionflow.images.decode import StoredImage
+from captionflow.preprocess.parameters import PreprocessParameters
+
+_PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
+# A reject stands only while the rules by which it was made do.
+_RULES = (
+    "allow_url_prefix",
+    "allow_host",
+    "x_robots_tag",
+    "max_image_megabytes",
+    "max_image_megapixels",
+    "decode_seconds",
+    "decode_megabytes",
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier run made of an image: the Avro block of a shard that holds it, or the reason of its Reject."""
+
+    image_id: int
+    image_url: str
+    path: str = ""
+    offset: int = 0
+    size: int = 0
+    reason: str = ""
+    detail: str = ""
+
+    @classmethod
+    def from_json(cls, line: bytes) -> "Earlier":
+        """Read one line that `to_json_line` wrote."""
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True)
+class EarlierArtifact:
+    """A preprocessed artifact and those of its files that are worth indexing."""
+
+    artifact: Artifact
+    files: list[FileInfo]
+
+
+def open_earlier(uri: str, parameters: PreprocessParameters) -> EarlierArtifact:
+    """Open the artifact whose pictures are to be reused.
+
+    Raises:
+        InvalidInputError: it is no preprocessed artifact, or its pictures are of another form.
+    """
+    artifact, wanted = open_artifact(uri, PREPROCESSED), parameters.to_json()
+    had = artifact.manifest.parameters
+    for name in _PICTURE:
+        if had.get(name) != wanted[name]:
+            raise InvalidInputError(
+                f"--reuse: {uri} was made with {name} {had.get(name)}, not {wanted[name]}: its pictures are of no use"
+            )
+    files = [file for file in artifact.manifest.files if file.path.endswith(SHARD_SUFFIX)]
+    if all(had.get(name) == wanted[name] for name in _RULES):
+        files += artifact.files(f"{REJECTS}/")
+    return EarlierArtifact(artifact, files)
+
+
+def index(uri: str, file: FileInfo) -> list[Earlier]:
+    """Return what one file of the artifact at `uri`, a shard or one of rejects, says of each image.
+
+    A file that is not as its manifest says is passed over, so that its images are fetched.
+    """
+    fs, root = file_system(uri)
+    # What was cut or changed makes its readers raise anything.
+    with suppress(Exception), fs.open(f"{root}/{file.path}", "rb") as source:
+        reader = _HashingReader(source)
+        found = list(_earlier(reader, file.path))
+        if reader.sha256 == file.sha256:
+            return found
+    _LOG.warning("%s/%s differs from its manifest; its images are fetched again", uri, file.path)
+    return []
+
+
+def _earlier(source: "_HashingReader", path: str) -> Iterator[Earlier]:
+    if path.endswith(SHARD_SUFFIX):
+        for block in fastavro.block_reader(source, Sample.AVRO_SCHEMA):  # type: ignore[arg-type]
+            for sample in map(Sample.from_avro, block):  # type: ignore[arg-type]
+                yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
+        return
+    for reject in map(Reject.from_json, source.read().splitlines()):
+        if reject.stage == "images" and not reject.retryable and reject.image_id is not None:
+            yield Earlier(reject.image_id, reject.image_url or "", reason=reject.reason, detail=reject.detail)
+
+
+class _HashingReader:
+    """A binary file being read, forwards only."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+class EarlierPictures:
+    """Reads single pictures out of an artifact's shards; safe to share between threads."""
+
+    def __init__(self, uri: str) -> None:
+        self._fs, self._root = file_system(uri)
+        self._header = lru_cache(maxsize=64)(self._read_header)
+
+    def read(self, earlier: Earlier) -> StoredImage | None:
+        """Return the picture, or None if it is not there any more."""
+        try:
+            header = self._header(earlier.path)
+            block = self._bytes(earlier.path, earlier.offset, earlier.offset + earlier.size)
+            # Header and one block are an Avro file of their own.
+            for record in fastavro.reader(io.BytesIO(header + block), Sample.AVRO_SCHEMA):
+                sample = Sample.from_avro(record)  # type: ignore[arg-type]
+                if sample.image_id == earlier.image_id:
+                    return StoredImage(sample.image, sample.height, sample.width)
+        except MemoryError:
+            raise
+        except Exception as error:  # Each object store's client has errors of its own.
+            _LOG.warning(
+                "%s/%s: image %d is fetched again: %s", self._root, earlier.path, earlier.image_id, one_line(str(error))
+            )
+        return None
+
+    def _read_header(self, path: str) -> bytes:
+        with self._fs.open(f"{self._root}/{path}", "rb") as file:
+            first = next(iter(fastavro.block_reader(file, Sample.AVRO_SCHEMA)))
+        return self._bytes(path, 0, first.offset)
+
+    def _bytes(self, path: str, start: int, end: int) -> bytes:
+        return bytes(self._fs.cat_file(f"{self._root}/{path}", start, end))

@@ -1,0 +1,191 @@
+"""Write shards: fetch and process the images of each and put them into one Avro file, in order.
+
+Several shards are in work at a time, so that one that waits for a slow image holds up no other.
+"""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import fastavro
+
+from captionflow.core.draft import Draft
+from captionflow.core.records import Caption, ImageCaption, Reject, Sample, to_json_line
+from captionflow.core.shards import REJECTS, SHARD_SUFFIX
+from captionflow.images.attempts import FetchError
+from captionflow.preprocess.captions import Record, unpack
+from captionflow.preprocess.download import Download, Downloader
+from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.reuse import Earlier
+from captionflow.preprocess.shards import PROGRESS, ShardInfo, ShardKey
+
+# Shards a process has in work.
+SHARDS_AT_ONCE = 4
+# Images begun ahead of the one being written, per fetching thread and shard: the bound on memory.
+_LOOK_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to write: its records as `preprocess.assign_shard` packs them."""
+
+    draft: Draft
+    key: ShardKey
+    packed: list[bytes]
+
+
+class ShardWriter:
+    """Writes shards with one pool of fetching threads.
+
+    Args:
+        earlier: URI of an earlier preprocessed artifact to take pictures from.
+        on_image: called for each image that is done, with whether it was kept.
+    """
+
+    def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
+        self._parameters, self._on_image = parameters, on_image
+        self._downloader = Downloader(parameters, earlier)
+        self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
+
+    def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
+        """Begin with a shard and return what will tell what came of it; None if it holds nothing."""
+        return self._threads.submit(self._write, task)
+
+    def _write(self, task: ShardTask) -> ShardInfo | None:
+        """Write the two files of a shard, samples and rejects; both are whole or absent.
+
+        If an unfinished attempt of the same job already wrote them, and they are still whole, nothing is done.
+        """
+        draft, name = task.draft, task.key.name
+        sidecar = f"{PROGRESS}/{name}.json"
+        if info := _finished_before(draft, sidecar):
+            return replace(info, effort={**info.effort, "images_resumed": info.counts["images_in"]})
+        images = _group_by_image(map(unpack, task.packed))
+        if not images:
+            return None
+        counts, rejected, effort = Counter[str](), Counter[str](), Counter[str]()
+
+        def samples() -> Iterator[dict[str, Any]]:
+            for image in self._download(images):
+                counts.update(image.counts())
+                effort.update(image.effort())
+                rejected.update(reject.reason for reject in image.rejects)
+                self._on_image(image.sample is not None)
+                for reject in image.rejects:
+                    reject_file.write(to_json_line(reject))
+                if image.sample:
+                    yield image.sample.to_avro()
+
+        with draft.output(f"{name}{SHARD_SUFFIX}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
+            fastavro.writer(
+                shard,  # type: ignore[arg-type]
+                Sample.AVRO_SCHEMA,
+                samples(),
+                codec=self._parameters.avro_codec,
+                sync_marker=hashlib.blake2b(name.encode(), digest_size=16).digest(),
+            )
+        files = (shard.info, reject_file.info)
+        info = ShardInfo(task.key.split, dict(counts), dict(sorted(rejected.items())), files, dict(effort))
+        draft.put(sidecar, info.to_json())
+        return info
+
+    def _download(self, images: list["_Image"]) -> Iterator["_Image"]:
+        """Yield the images in their order, each with its picture or its rejects, a bounded number ahead."""
+        ahead: deque[tuple[_Image, Future[Download] | None]] = deque()
+        for image in images:
+            download = None
+            if image.captions:
+                download = self._downloader.submit(image.captions[0].image_url, image.earlier)
+            ahead.append((image, download))
+            if len(ahead) > self._parameters.fetch_concurrency * _LOOK_AHEAD:
+                yield _finished(*ahead.popleft())
+        while ahead:
+            yield _finished(*ahead.popleft())
+
+
+@dataclass
+class _Image:
+    """What became of one image: a sample, or none, and its dropped captions."""
+
+    records: int
+    captions: list[ImageCaption]
+    rejects: list[Reject]
+    earlier: Earlier | None = None
+    download: Download | None = None
+    sample: Sample | None = None
+
+    def counts(self) -> dict[str, int]:
+        """Contribution to the shard's counts. A line that could not be read belongs to no image."""
+        return {
+            "captions_in": self.records,
+            "captions_out": len(self.sample.captions) if self.sample else 0,
+            "images_in": int(self.sample is not None or self.rejects[0].image_id is not None),
+            "images_out": int(self.sample is not None),
+        }
+
+    def effort(self) -> dict[str, int]:
+        """Contribution to the shard's effort."""
+        download = self.download or Download()
+        return {"images_reused": int(download.is_reused), "images_resumed": 0, "fetched_bytes": download.fetched_bytes}
+
+
+def _finished_before(draft: Draft, sidecar: str) -> ShardInfo | None:
+    """Return what an earlier attempt says of a shard, if the shard is as it says."""
+    # What was cut, by a machine that lost its power for one, makes its readers raise anything.
+    with suppress(ValueError, KeyError, TypeError):
+        info = ShardInfo.from_json(draft.read(sidecar) or b"")
+        if all(draft.holds(file) for file in info.files):
+            return info
+    return None
+
+
+def _finished(image: _Image, future: Future[Download] | None) -> _Image:
+    """Take the picture, or turn the captions into rejects."""
+    if future is None:
+        return image
+    image.download = download = future.result()
+    if download.picture is None:
+        error = download.error
+        assert error
+        retryable = isinstance(error, FetchError) and error.retryable
+        image.rejects += [
+            Reject.of(caption, "images", error.reason, str(error), retryable=retryable) for caption in image.captions
+        ]
+        return image
+    first, picture = image.captions[0], download.picture
+    image.sample = Sample(
+        first.image_id,
+        tuple(Caption(caption.id, caption.caption) for caption in image.captions),
+        picture.data,
+        picture.height,
+        picture.width,
+        first.image_url,
+        first.image_license,
+    )
+    return image
+
+
+def _group_by_image(records: Iterable[Record | Earlier]) -> list[_Image]:
+    """Return the images of the records in the order of their ids; those that only an earlier run had are left out."""
+    fresh: list[Record] = []
+    earlier: dict[tuple[int, str], Earlier] = {}
+    for record in records:
+        if isinstance(record, Earlier):
+            earlier[record.image_id, record.image_url] = record
+        else:
+            fresh.append(record)
+    # Lines that could not be read have no ids: they make a group of their own, without captions.
+    fresh.sort(key=lambda record: (record.image_id or 0, record.id or 0))
+    images = []
+    for _, group in groupby(fresh, key=lambda record: record.image_id):
+        members = list(group)
+        captions = [record for record in members if isinstance(record, ImageCaption)]
+        rejects = [record for record in members if isinstance(record, Reject)]
+        same = (captions[0].image_id, captions[0].image_url) if captions else None
+        images.append(_Image(len(members), captions, rejects, earlier.get(same) if same else None))
+    return images

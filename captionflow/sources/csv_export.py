@@ -1,0 +1,51 @@
+"""The ingested captions as CSV, for what reads no JSON Lines: TFX's CsvExampleGen."""
+
+import csv
+import io
+import re
+from dataclasses import asdict, fields
+
+from captionflow.core.artifact import open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.records import CAPTIONS, ImageCaption
+from captionflow.core.steps import CSV, INGESTED
+
+FILE = "captions.csv"
+# Where a spreadsheet would begin a cell (it may part them at semicolons too), and what makes it a formula there.
+_FORMULA = re.compile(r"(^|;)(?!')(?=[^\w;]*[=+\-@＝＋－＠\x00])")
+
+
+def export_csv(ingested: str, output: str) -> str:
+    """Write the captions of the ingested artifact, in their order, as the artifact at `output`; returns its URI.
+
+    The file has one header line, the columns of ImageCaption, and one line a caption: white space in a
+    text is folded, since TFX takes each line of a file as a row, and no text is a spreadsheet's formula.
+
+    Raises:
+        InvalidInputError: `ingested` is no ingested artifact.
+    """
+    source = open_artifact(ingested, INGESTED)
+    draft = begin(output, CSV, {}, [source.parent])
+    count = 0
+    with source.parse(CAPTIONS) as lines, draft.output(FILE) as file:
+        text = io.StringIO(newline="")
+        rows = csv.DictWriter(text, [field.name for field in fields(ImageCaption)], lineterminator="\n")
+        rows.writeheader()
+        for line in lines:
+            record = asdict(ImageCaption.from_json(line))
+            rows.writerow({name: _cell(v) if isinstance(v, str) else v for name, v in record.items()})
+            file.write(text.getvalue().encode())
+            text.seek(0)
+            text.truncate()
+            count += 1
+    draft.commit([file.info], counts={"captions": count})
+    return draft.uri
+
+
+def without_formulas(text: str) -> str:
+    """Return `text` with an apostrophe before what a spreadsheet would compute; cleaning takes it away again."""
+    return _FORMULA.sub(r"\1'", text)
+
+
+def _cell(text: str) -> str:
+    return without_formulas(" ".join(text.split()))

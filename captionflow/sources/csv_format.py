@@ -1,0 +1,64 @@
+"""CSV with one caption a row, under a header."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+from captionflow.sources.bounded import ROW_BYTES, RowReader
+from captionflow.sources.caption_file import CaptionFile
+from captionflow.sources.parameters import IngestParameters
+from captionflow.sources.rows import COLUMNS, Rows, reject, to_record
+
+DESCRIPTION = f"CSV with the columns {','.join(COLUMNS)}"
+# Every row costs a look at each.
+_MAX_COLUMNS = 256
+# Much longer ones are no 64-bit integers, and int() may refuse to read them.
+_INTEGER = re.compile(r"-?\d{1,100}", re.ASCII)
+# A field beyond this is a quote that was never closed.
+csv.field_size_limit(ROW_BYTES)
+
+
+def is_csv(head: bytes) -> bool:
+    """Whether a file that begins like this is of the format."""
+    first = next(iter(head.splitlines()), b"")
+    header = next(csv.reader([first.decode("utf-8", "replace")], skipinitialspace=True), [])
+    return set(COLUMNS) <= {name.strip() for name in header}
+
+
+def read_csv(source: CaptionFile, parameters: IngestParameters, image_root: str | None) -> Rows:
+    """Yield the rows of a source."""
+    with source.open() as file:
+        yield from _rows(file)
+
+
+def _rows(file: IO[bytes]) -> Rows:
+    bounded = RowReader(file)
+    reader = csv.DictReader(_text_lines(io.BufferedReader(bounded)), skipinitialspace=True)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    if len(reader.fieldnames) > _MAX_COLUMNS:
+        raise csv.Error(f"it has more than {_MAX_COLUMNS} columns")
+    for row in reader:
+        bounded.held = 0
+        values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
+        for name in ("image_id", "id"):
+            # What is no number is left as it is, to be named by the record's own check.
+            if _INTEGER.fullmatch(values.get(name) or ""):
+                values[name] = int(values[name])
+        if None in row:
+            yield reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
+        else:
+            yield to_record(values)
+
+
+def _text_lines(file: IO[bytes]) -> Iterator[str]:
+    # Bytes that are not UTF-8 become surrogates, which ImageCaption refuses row by row.
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    begun = False
+    while line := text.readline(ROW_BYTES):
+        if len(line) == ROW_BYTES:
+            raise csv.Error(f"a line is longer than {ROW_BYTES} characters")
+        begun = begun or not line.isspace()
+        if begun:
+            yield line

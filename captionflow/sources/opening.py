@@ -1,0 +1,87 @@
+"""Bringing a caption file here and finding out what it is."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from captionflow.core.errors import InvalidInputError
+from captionflow.core.manifest import Parent
+from captionflow.core.uris import is_local, resolve
+from captionflow.sources.caption_file import CaptionFile, choose_member
+from captionflow.sources.download import download
+from captionflow.sources.formats import EXPECTED, UNREADABLE, Format, reason_of, recognise
+from captionflow.sources.parameters import IngestParameters
+from captionflow.sources.rows import Rows
+
+_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that has been brought to this machine and recognised."""
+
+    file: CaptionFile
+    format: Format
+
+    @property
+    def uri(self) -> str:
+        """Where it came from."""
+        return self.file.uri
+
+    @property
+    def parent(self) -> Parent:
+        """The source as a parent in a manifest: its URI and the sha256 of its bytes."""
+        return Parent("source", self.uri, self.file.sha256)
+
+    def read(self, parameters: IngestParameters, image_root: str | None) -> Rows:
+        """Yield the rows in the order of the file.
+
+        Args:
+            image_root: folder URI that replaces the URLs of COCO images.
+
+        Raises:
+            InvalidInputError: the file breaks off or stops being what it began as.
+        """
+        try:
+            yield from self.format.read(self.file, parameters, image_root)
+        except UNREADABLE as error:
+            raise InvalidInputError(f"{self.uri}: cannot be read to its end: {reason_of(error)}") from error
+
+
+@contextmanager
+def open_source(uri: str, parameters: IngestParameters) -> Iterator[Source]:
+    """Bring `uri` to this machine if it is elsewhere, and find out what it is.
+
+    Raises:
+        InvalidInputError: it cannot be read or is in no known format; one line says what was expected.
+    """
+    with _local_copy(uri, parameters) as path:
+        try:
+            file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member))
+            with file.open() as opened:
+                found = recognise(opened.read(_HEAD_BYTES))
+        except UNREADABLE as error:
+            raise InvalidInputError(f"{uri}: cannot be read ({reason_of(error)}); {EXPECTED}") from error
+        if found is None:
+            raise InvalidInputError(f"{uri}: {EXPECTED}")
+        yield Source(file, found)
+
+
+@contextmanager
+def _local_copy(uri: str, parameters: IngestParameters) -> Iterator[Path]:
+    if is_local(uri):
+        path = Path(resolve(uri))
+        try:
+            is_other = path.exists() and not path.is_file()
+        except OSError as error:
+            raise InvalidInputError(f"{uri}: cannot be read ({error.strerror})") from error
+        if is_other:
+            raise InvalidInputError(f"{uri}: is not a file; {EXPECTED}")
+        yield path
+        return
+    # It has no name, so that nothing is left of it when this process is killed. Linux gives it one meanwhile.
+    with tempfile.TemporaryFile() as copy:
+        download(uri, copy, parameters)
+        yield Path(f"/proc/self/fd/{copy.fileno()}")

@@ -1,0 +1,33 @@
+"""What a reader of any format makes of a row: an ImageCaption, or a Reject that says why not."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from captionflow.core.records import INT64, ImageCaption, RecordError, Reject
+
+STAGE = "ingest"
+COLUMNS = tuple(field.name for field in fields(ImageCaption))
+
+Rows = Iterator[ImageCaption | Reject]
+
+
+def to_record(row: dict[str, Any]) -> ImageCaption | Reject:
+    """Check a row."""
+    try:
+        return ImageCaption.from_mapping(row)
+    except RecordError as error:
+        return reject(row, error.reason, str(error))
+
+
+def reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
+    """Reject a row, with its ids and URL as far as it has them."""
+    ids = (row.get("id"), row.get("image_id"))
+    id_, image_id = (value if is_integer(value) else None for value in ids)
+    url = row.get("image_url")
+    return Reject(STAGE, reason, detail, id_, image_id, url if isinstance(url, str) else None)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and value in INT64

@@ -1,0 +1,177 @@
+"""Which URLs may be fetched, so that no URL reaches what its author could not.
+
+http and https go to public addresses only, checked on the very address that is then connected to. Local
+files, object stores and hosts inside the network are open only where the user opened them.
+"""
+
+import os
+import posixpath
+import re
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+
+from captionflow.core.uris import is_local, local_path
+from captionflow.web.parameters import AccessParameters
+
+WEB_SCHEMES = frozenset({"http", "https"})
+# NAT64, and the long gone IPv4-compatible addresses: the last 32 bits are an IPv4 address.
+_NAT64, _COMPATIBLE = ip_network("64:ff9b::/96"), ip_network("::/96")
+# Not public either, though Python says so of them: addresses that lead to IPv4 by a translator nearby, retired
+# site-local ones, routing segments, documentation, and those at which clouds keep their metadata.
+_INNER = tuple(
+    map(
+        ip_network,
+        (
+            "64:ff9b:1::/48",
+            "::ffff:0:0:0/96",
+            "fec0::/10",
+            "5f00::/16",
+            "3fff::/20",
+            "192.0.0.192/32",
+            "168.63.129.16/32",
+        ),
+    )
+)
+_MOST_ADDRESSES = 3
+_MOST_ESCAPES = 3
+_WHOLE = ("", ".", "/")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+class NotPublicError(HTTPError):
+    """The host resolved to an address that is not on the public internet."""
+
+
+class PublicOnly:
+    """Mixed into an urllib3 connection class: connects to public addresses, and sends not even a packet to others."""
+
+    port: int
+    _dns_host: str
+
+    def _new_conn(self) -> Any:
+        name = self._dns_host
+        # A few: whoever answers for the name must not multiply the time that one attempt may take.
+        public = [address for address in self._resolve(name) if is_public(address)][:_MOST_ADDRESSES]
+        if not public:
+            raise NotPublicError(f"{name} has no public address")
+        try:
+            # To the address that was looked at: the name may mean another the next time.
+            for self._dns_host in public[:-1]:
+                with suppress(NewConnectionError, ConnectTimeoutError):
+                    return super()._new_conn()  # type: ignore[misc]
+            self._dns_host = public[-1]
+            return super()._new_conn()  # type: ignore[misc]
+        finally:
+            self._dns_host = name
+
+    def _resolve(self, name: str) -> list[str]:
+        try:
+            found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(name, self, error) from error  # type: ignore[arg-type]
+        except UnicodeError as error:
+            raise LocationParseError(name) from error
+        return [str(address[0]) for *_, address in found]
+
+
+def is_public(text: str) -> bool:
+    """Whether an IP address is on the public internet, and does not lead to one that is not."""
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        # Some lead on to an IPv4 address.
+        carried = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 or address in _COMPATIBLE else None
+        address = address.ipv4_mapped or address.sixtofour or carried or address
+    return address.is_global and not address.is_multicast and not any(address in network for network in _INNER)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What the user opened: parts of the URL space, and hosts by name."""
+
+    prefixes: tuple["Prefix", ...]
+    hosts: frozenset[str]
+
+    @classmethod
+    def of(cls, parameters: AccessParameters) -> "Access":
+        """Read it from the parameters."""
+        hosts = frozenset(host.lower().strip("[]") for host in parameters.allow_host)
+        return cls(tuple(map(Prefix, parameters.allow_url_prefix)), hosts)
+
+    def is_open(self, url: str) -> bool:
+        """Whether the user opened `url`, wherever it leads.
+
+        Raises:
+            ValueError: it is no URL.
+        """
+        return any(prefix.covers(url) for prefix in self.prefixes) or self._is_open_host(url)
+
+    def _is_open_host(self, url: str) -> bool:
+        parts = urlsplit(url)
+        return parts.scheme in WEB_SCHEMES and parts.hostname in self.hosts
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A part of the URL space that the user opened."""
+
+    url: str
+
+    def covers(self, url: str) -> bool:
+        """Whether `url` is at or below the prefix: same scheme, host and port, whole path segments."""
+        if is_local(self.url):
+            return is_local(url) and _is_under(real_path(url), self._path)
+        wanted = urlsplit(url)
+        if wanted.scheme not in WEB_SCHEMES:
+            # An object store takes a key as it is written.
+            return ".." not in url.split("/") and _is_under(url, self.url.rstrip("/"))
+        if self._place != _place(wanted):
+            return False
+        # Of a whole host it does not matter which way a path takes; elsewhere servers differ in how they read it.
+        return self._path in _WHOLE or (_is_under(_clean_path(wanted), self._path) and not _may_turn_back(wanted.path))
+
+    @cached_property
+    def _place(self) -> tuple[str, str, str]:
+        return _place(urlsplit(self.url))
+
+    @cached_property
+    def _path(self) -> str:
+        return real_path(self.url) if is_local(self.url) else _clean_path(urlsplit(self.url))
+
+
+def real_path(url: str) -> str:
+    """Return the path of a local URL with symlinks and `..` resolved."""
+    return os.path.realpath(local_path(url))
+
+
+def _place(url: SplitResult) -> tuple[str, str, str]:
+    """Scheme, user and host with its port, the default port left out."""
+    default = _DEFAULT_PORTS.get(url.scheme, ":")
+    return url.scheme, *url.netloc.lower().removesuffix(default).rpartition("@")[::2]
+
+
+def _clean_path(url: SplitResult) -> str:
+    return posixpath.normpath(unquote(url.path))
+
+
+def _may_turn_back(path: str) -> bool:
+    """Whether some server takes a segment for `..`: a path escaped twice, with backslashes, or with parameters."""
+    for _ in range(_MOST_ESCAPES):
+        path = unquote(path)
+    return unquote(path) != path or any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", path))
+
+
+def _is_under(path: str, folder: str) -> bool:
+    return folder in _WHOLE or path == folder or path.startswith(folder.rstrip("/") + "/")

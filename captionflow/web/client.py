@@ -1,0 +1,121 @@
+"""Requests to the web, for images as for sources: to public addresses unless opened, in bounded time."""
+
+import http.client
+import io
+import math
+import ssl
+import time
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Timeout, Url, parse_url
+
+from captionflow.web.access import WEB_SCHEMES, Access, NotPublicError, PublicOnly
+
+MAX_REDIRECTS = 5
+_BUFFER = 1 << 16
+_LONGEST_NAME = 253
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads a socket whose timeout holds for everything read, and `silence` for each piece of it."""
+
+    def __init__(self, raw: Any, sock: Any, silence: float) -> None:
+        super().__init__()
+        self._raw, self._sock, self._silence = raw, sock, silence
+        self._deadline = time.monotonic() + sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the answer came too slowly")
+        self._sock.settimeout(min(remaining, self._silence))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, silence: float, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock, silence), _BUFFER)
+
+
+class Web:
+    """Makes requests, keeping connections alive; safe to share between threads.
+
+    Args:
+        access: what is open beside public addresses.
+        headers: what every request says.
+        connections: how many are kept for a host.
+        silence: seconds without a byte after which an answer is given up.
+    """
+
+    def __init__(
+        self, access: Access, headers: Mapping[str, str], *, connections: int = 1, silence: float = math.inf
+    ) -> None:
+        self._access, self._headers, self._connections, self._silence = access, headers, connections, silence
+        self._tls = ssl.create_default_context()
+        self._pool = lru_cache(maxsize=256)(self._new_pool)
+
+    def get(self, target: Url, timeout: Timeout) -> urllib3.BaseHTTPResponse:
+        """Make one request, and return the answer with its body unread; redirects are not followed.
+
+        Raises:
+            NotPublicError: it would lead to an address that is neither public nor open.
+            urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError: it failed.
+        """
+        # Judged as urllib3 understands the URL, since it goes there: others find another host in http://one\@other/.
+        pool = self._pool(target.scheme, target.host, target.port, self._access.is_open(target.url))
+        return pool.urlopen(
+            "GET", target.request_uri, redirect=False, retries=False, preload_content=False, timeout=timeout
+        )
+
+    def _new_pool(self, scheme: str, host: str, port: int | None, is_open: bool) -> urllib3.HTTPConnectionPool:
+        options: dict[str, Any] = {"maxsize": self._connections, "headers": self._headers}
+        pool: urllib3.HTTPConnectionPool
+        if scheme == "https":
+            pool = urllib3.HTTPSConnectionPool(host, port, ssl_context=self._tls, **options)
+        else:
+            pool = urllib3.HTTPConnectionPool(host, port, **options)
+        base = pool.ConnectionCls
+        response = staticmethod(partial(_TimedResponse, silence=self._silence))
+        pool.ConnectionCls = type(
+            base.__name__, (base,) if is_open else (PublicOnly, base), {"response_class": response}
+        )
+        return pool
+
+
+def parse(url: str) -> Url:
+    """Return the parts of an http(s) URL.
+
+    Raises:
+        ValueError, LocationParseError: it is none that a request could be made to.
+    """
+    target = parse_url(url)
+    # Whatever follows a % in an IPv6 address names an interface of this machine.
+    if not target.host or target.port == 0 or len(target.host) > _LONGEST_NAME or "%" in target.host.partition("[")[2]:
+        raise LocationParseError(url)
+    return target
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where an answer of `url` leads.
+
+    Raises:
+        NotPublicError: away from the web.
+        ValueError: it is no URL.
+    """
+    url = urljoin(url, location)
+    if urlsplit(url).scheme not in WEB_SCHEMES:
+        raise NotPublicError("redirected away from http(s)")
+    return url

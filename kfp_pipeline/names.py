@@ -1,0 +1,30 @@
+"""What the Beam documentation calls the components of a Kubeflow pipeline and their inputs and outputs."""
+
+from captionflow.core.steps import EVALUATION, INGESTED, MODEL, PREPROCESSED
+
+_COMPONENTS = {"ingest": "ingestion", "preprocess": "preprocessing", "evaluate": "evaluation"}
+_ARTIFACTS = {
+    INGESTED: "ingested_dataset_path",
+    PREPROCESSED: "preprocessed_dataset_path",
+    MODEL: "trained_model_path",
+    EVALUATION: "evaluation_path",
+}
+_INPUTS = {"runner": "beam_runner", "beam_options": "beam_args", "gcp_project": "gcp_project_id"}
+
+PARAMETERS = {theirs: ours for ours, theirs in _INPUTS.items()}
+"""Name of an input → the parameter that it gives."""
+
+
+def component_of(step: str) -> str:
+    """Return the name of a step's component."""
+    return _COMPONENTS.get(step, step)
+
+
+def input_of(name: str) -> str:
+    """Return the name of the input that takes a step's parameter."""
+    return _INPUTS.get(name, name)
+
+
+def output_of(kind: str) -> str:
+    """Return the name of the output of a component that makes artifacts of a kind."""
+    return _ARTIFACTS.get(kind, f"{kind}_path")
