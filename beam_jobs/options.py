@@ -7,13 +7,11 @@ from contextlib import redirect_stderr
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from beam_jobs.parameters import DATAFLOW, DIRECT
 from captionflow.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
-
-_DIRECT = "DirectRunner"
-_DATAFLOW = "DataflowRunner"
 
 
 def beam_options(arguments: list[str]) -> "PipelineOptions":
@@ -39,16 +37,16 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     options.view_as(SetupOptions).save_main_session = False
     # A portable runner may bring options of its own, which only its job server knows.
     standard = options.view_as(StandardOptions)
-    runner = standard.runner or _DIRECT
+    runner = standard.runner or DIRECT
     names = [name.lower() for name in StandardOptions.KNOWN_RUNNER_NAMES]
     if "." not in runner and not {runner.lower(), f"{runner.lower()}runner"} & {*names}:
         raise InvalidInputError(f"--runner: {runner!r} is none of {', '.join(StandardOptions.KNOWN_RUNNER_NAMES)}")
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
-    if unknown and runner in (_DIRECT, _DATAFLOW):
+    if unknown and runner in (DIRECT, DATAFLOW):
         raise InvalidInputError(
             f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
         )
-    if runner == _DIRECT:
+    if runner == DIRECT:
         # Left to itself it downloads a Prism binary and runs that; this is what it falls back to offline.
         standard.runner = "FnApiRunner"
     return options
@@ -57,7 +55,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
 def works_here(beam_arguments: list[str]) -> bool:
     """Whether the images are fetched by this process and its children, as far as can be told before Beam is there."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--runner", default=_DIRECT)
+    parser.add_argument("--runner", default=DIRECT)
     parser.add_argument("--direct_running_mode", default="in_memory")
     known, _ = parser.parse_known_args(beam_arguments)
-    return bool(known.runner == _DIRECT and known.direct_running_mode != "multi_processing")
+    return bool(known.runner == DIRECT and known.direct_running_mode != "multi_processing")

@@ -6,6 +6,8 @@ from typing import Literal
 from captionflow.core.parameters import Parameters, parameter
 from captionflow.preprocess.parameters import PreprocessParameters, ReuseParameters
 
+DIRECT, DATAFLOW = "DirectRunner", "DataflowRunner"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataflowParameters(Parameters):
@@ -33,12 +35,16 @@ class BeamParameters(DataflowParameters):
     """Where the preprocess job runs."""
 
     runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] = parameter(
-        "DirectRunner",
+        DIRECT,
         "Where the preprocess job runs; DirectRunner is the machine that starts it.",
         placement=True,
+        common=True,
     )
     beam_options: tuple[str, ...] = parameter(
-        (), "Further Beam options, such as --direct_num_workers=2.", placement=True
+        (),
+        "Further Beam options, such as --direct_num_workers=2 or --max_num_workers=20.",
+        placement=True,
+        common=True,
     )
 
 

@@ -22,7 +22,7 @@ with DAG(
     max_active_runs=1,
     # SQLite, where ML Metadata keeps its store unless told otherwise, takes one writer at a time.
     max_active_tasks=16 if "://" in os.environ.get(METADATA_VARIABLE, "") else 1,
-    params=form(TfxParameters, "TFX", without=TfxSettings, csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv"),
+    params=form({"TFX": TfxParameters}, without=TfxSettings, csv=f"{ARTIFACT_ROOT}/sample_csv/captions.csv"),
     tags=["captionflow", "tfx"],
     default_args=DEFAULT_ARGS,
     doc_md="""

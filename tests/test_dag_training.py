@@ -12,7 +12,7 @@ import pytest
 
 from captionflow.captioner.parameters import TrainParameters
 from captionflow.core.artifact import open_artifact
-from tests.dags import DAGS, load
+from tests.dags import DAGS, import_errors, load
 from tests.pipeline_services import service_account
 from tests.servers import serve
 from tests.test_dag import ROOT, Airflow, artifacts, conf_for
@@ -54,6 +54,13 @@ def conf_of(sample: Path, **changes: Any) -> dict[str, Any]:
     return conf_for(sample, **{**TRAIN, **EVALUATE, **changes})
 
 
+ON_VERTEX = {
+    "train_on": "vertex", "train_image": "registry.example/captionflow-evaluation:1", "vertex_project": "a-project",
+    "vertex_region": "europe-west4", "vertex_staging_bucket": "gs://bucket/vertex",
+    "vertex_service_account": "trainer@a-project",
+}  # fmt: skip
+
+
 # What only the machine that trains can tell.
 BAD_THERE = {"device": "mps"}
 
@@ -75,6 +82,43 @@ def test_the_webserver_is_told_the_graph_and_a_form_that_says_nothing_of_places(
     assert not {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} & set(told.params)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"TRAIN_ON": "vertex", "VERTEX_REGION": "europe-west4"},
+            "CAPTIONFLOW_TRAIN_ON: vertex needs CAPTIONFLOW_TRAIN_IMAGE and CAPTIONFLOW_VERTEX_PROJECT and "
+            "CAPTIONFLOW_VERTEX_STAGING_BUCKET",
+        ),
+        ({"TRAIN_GPUS": "many"}, "CAPTIONFLOW_TRAIN_GPUS: 'many' is not of type integer"),
+        ({"TRAIN_ON": "moon"}, "CAPTIONFLOW_TRAIN_ON: 'moon' is none of airflow, kubernetes, vertex"),
+        ({"POD_NODE_LABELS": "gpu"}, "CAPTIONFLOW_POD_NODE_LABELS: 'gpu' is not NAME=VALUE"),
+    ],
+)
+def test_a_deployment_that_says_no_usable_place_has_a_broken_dag_that_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"CAPTIONFLOW_{name}", value)
+    (error,) = import_errors(DAGS / "image_captioning.py").values()
+    assert message in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("place", "operator"),
+    [("airflow", "StepOperator"), ("kubernetes", "PodStepOperator"), ("vertex", "VertexStepOperator")],
+)
+def test_the_deployment_chooses_the_operator_when_the_dag_is_built(
+    monkeypatch: pytest.MonkeyPatch, place: str, operator: str
+) -> None:
+    for name, value in {**ON_VERTEX, "train_on": place}.items():
+        monkeypatch.setenv(f"CAPTIONFLOW_{name.upper()}", value)
+    tasks = load(DAGS / "image_captioning.py")["image_captioning"].task_dict
+    assert {name: type(task).__name__ for name, task in tasks.items()} == {
+        "ingest": "StepOperator", "preprocess": "PreprocessOperator", "train": operator, "evaluate": operator,
+    }  # fmt: skip
+
+
 WITHOUT_TORCH = """
 import sys
 
@@ -94,7 +138,7 @@ def test_a_worker_without_pytorch_says_so_at_once(airflow: Airflow, small_sample
     airflow.env = airflow.env | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
     done = airflow.run_dag(conf_for(small_sample))
     assert done.returncode != 0
-    assert "CAPTIONFLOW_TRAIN_ON: airflow: this worker has no torch; choose another" in done.stdout
+    assert "train: this worker has no torch; install captionflow[train] on it" in done.stdout
     assert airflow.retried() == []
 
 
@@ -160,13 +204,6 @@ def vertex(tmp_path: Path) -> Iterator[VertexTraining]:
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://",
         }
         yield running
-
-
-ON_VERTEX = {
-    "train_on": "vertex", "train_image": "registry.example/captionflow-evaluation:1", "vertex_project": "a-project",
-    "vertex_region": "europe-west4", "vertex_staging_bucket": "gs://bucket/vertex",
-    "vertex_service_account": "trainer@a-project",
-}  # fmt: skip
 
 
 def on(vertex: VertexTraining, airflow: Airflow) -> Airflow:

@@ -24,7 +24,7 @@ from tests.test_dag import RUN_AT, Airflow, conf_for
 pytestmark = pytest.mark.slow
 
 BUCKET = "gs://bucket"
-FORM = {"artifact_root": f"{BUCKET}/artifacts", "runner": "DataflowRunner", "beam_options": {"max_num_workers": 7}}
+FORM = {"artifact_root": f"{BUCKET}/artifacts", "runner": "DataflowRunner", "beam_options": ["--max_num_workers=7"]}
 PLACE = {
     "gcp_project": "a-project",
     "region": "europe-west4",

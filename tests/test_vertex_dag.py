@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from beam_jobs.parameters import DataflowParameters
+from kfp_pipeline.names import input_of
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
 from tests.dags import DAGS, load
@@ -73,7 +74,7 @@ def test_it_parses_whatever_lies_in_the_pipelines_place(
 def test_the_form_offers_the_pipelines_own_parameters(monkeypatch: pytest.MonkeyPatch, spec: Path) -> None:
     dag = with_spec(monkeypatch, spec)
     dag.params.validate()
-    assert set(dag.params) == set(pipeline_inputs()) - set(DataflowParameters.json_schema())
+    assert set(dag.params) == set(pipeline_inputs()) - {input_of(name) for name in DataflowParameters.json_schema()}
     for name in dag.params:
         assert dag.params.get_param(name).description
     assert dag.params.get_param("epochs").schema["type"] == ["null", "integer"]
@@ -102,8 +103,8 @@ def test_a_setting_that_cannot_work_fails_at_once(
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowFailException
 
-    dag = with_spec(monkeypatch, spec)
-    deploy(monkeypatch, **{**RUN, **settings})
+    deploy(monkeypatch, **{"spec": str(spec), **RUN, **settings})
+    dag = load(DAGS / "image_captioning_vertex.py")["image_captioning_vertex"]
     with pytest.raises(AirflowFailException, match=message):
         start(dag)
 

@@ -37,19 +37,28 @@ class TfxParameters(TfxSettings):
     """What the TFX pipeline reads, where it keeps what it makes, and how its model learns."""
 
     csv: str = parameter(
-        "", "CSV file, or a folder of them, as `captionflow csv` writes them: a path, gs:// or the like.", reaches=URI
+        "",
+        "CSV file, or a folder of them, as `captionflow csv` writes them: a path, gs:// or the like.",
+        reaches=URI,
+        common=True,
     )
     pipeline_name: str = parameter(
         PIPELINE_NAME, "Name under which the metadata store keeps the runs.", pattern="^[a-zA-Z][a-zA-Z0-9_-]*$"
     )
     runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner"] = parameter(
-        "DirectRunner", "Where the components' Beam jobs run; DirectRunner is this machine."
+        "DirectRunner",
+        "Where the components' Beam jobs run; DirectRunner is this machine.",
+        common=True,
     )
     direct_num_workers: int = parameter(
         1, "Processes of the DirectRunner; 0 takes one for each CPU.", minimum=0, maximum=1024
     )
-    beam_options: tuple[str, ...] = parameter((), "Further Beam options, such as --flink_master=host:8081.")
-    enable_cache: bool = parameter(True, "Do not run again what ran before with the same inputs and parameters.")
+    beam_options: tuple[str, ...] = parameter(
+        (), "Further Beam options, such as --flink_master=host:8081.", common=True
+    )
+    enable_cache: bool = parameter(
+        True, "Do not run again what ran before with the same inputs and parameters.", common=True
+    )
     eval_percent: int = parameter(
         25, "Share of the images whose captions are kept for evaluation, in percent.", minimum=1, maximum=90
     )
@@ -57,16 +66,22 @@ class TfxParameters(TfxSettings):
     max_caption_length: int = parameter(
         32, "Longest caption, in tokens, start and end included.", minimum=4, maximum=512
     )
-    epochs: int = parameter(20, "Passes over the training split, at most.", minimum=1, maximum=10_000)
-    batch_size: int = parameter(64, "Captions in a step.", minimum=1, maximum=65_536)
-    learning_rate: float = parameter(3e-3, "Adam's learning rate.", minimum=1e-7, maximum=1.0)
+    epochs: int = parameter(20, "Passes over the training split, at most.", minimum=1, maximum=10_000, common=True)
+    batch_size: int = parameter(64, "Captions in a step.", minimum=1, maximum=65_536, common=True)
+    learning_rate: float = parameter(3e-3, "Adam's learning rate.", minimum=1e-7, maximum=1.0, common=True)
     width: int = parameter(128, "Length of the word vectors and of the network's state.", minimum=8, maximum=4096)
     patience: int = parameter(
         2, "Epochs without a better loss on the evaluation split before training stops.", minimum=1, maximum=10_000
     )
-    seed: int = parameter(0, "Seed of the weights and of the order of the captions.", minimum=0, maximum=2**31 - 1)
+    seed: int = parameter(
+        0, "Seed of the weights and of the order of the captions.", minimum=0, maximum=2**31 - 1, common=True
+    )
     max_perplexity: float = parameter(
-        100.0, "A model with a higher perplexity on the evaluation split is not blessed.", minimum=1.0, maximum=1e9
+        100.0,
+        "A model with a higher perplexity on the evaluation split is not blessed.",
+        minimum=1.0,
+        maximum=1e9,
+        common=True,
     )
     drift_threshold: float = parameter(
         0.05,

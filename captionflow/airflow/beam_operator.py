@@ -204,7 +204,7 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
         if name_of(*self._dataflow, job_id) == self.dataflow_job_name:
             self.dataflow_job_id = job_id
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Take over when the job has ended; one that somebody cancelled is not begun again."""
         if DataflowJobStatus.JOB_STATE_CANCELLED in event["message"]:
             raise AirflowFailException(event["message"])

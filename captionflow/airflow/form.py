@@ -1,6 +1,6 @@
 """What the DAG files share: the trigger form and how it is read, where artifacts go, and how tasks fail.
 
-Whoever may trigger a run chooses data and figures. What runs, where and as whom the deployment says, in environment
+Whoever may trigger a run chooses data and figures. The deployment chooses what runs, where and as whom, in environment
 variables. No value of a form is ever part of a template: tasks read the form here, when they run.
 """
 
@@ -30,7 +30,7 @@ SAMPLE_IMAGES = os.environ.get("CAPTIONFLOW_SAMPLE_IMAGES", f"{SAMPLE}/images")
 class RootParameters(Parameters):
     """Where the artifacts go."""
 
-    artifact_root: str = parameter(ARTIFACT_ROOT, ARTIFACT_ROOT_MEANING, reaches=URI)
+    artifact_root: str = parameter(ARTIFACT_ROOT, ARTIFACT_ROOT_MEANING, reaches=URI, common=True)
 
 
 P = TypeVar("P", bound=Parameters)
@@ -48,22 +48,32 @@ DEFAULT_ARGS = {
 
 
 def form(
-    parameters: type[Parameters], section: str, without: type[Parameters] = Parameters, **defaults: Any
+    sections: Mapping[str, type[Parameters]], without: type[Parameters] = Parameters, **defaults: Any
 ) -> dict[str, Param]:
-    """Return one field of the trigger form for each of a step's parameters, with its bounds and meaning.
+    """Return the trigger form: a field for each parameter, with its bounds and meaning.
+
+    Airflow shows the fields of no section at first sight; it folds the others, by section.
 
     Args:
-        without: those that the deployment says.
+        sections: title → the parameters whose fields are folded under it, but for the common ones. A field that
+            several have is that of the last.
+        without: the parameters that the deployment sets.
+        defaults: other defaults than the declared ones, by name.
     """
-    left_out = without.json_schema()
-    fields = {name: schema for name, schema in parameters.json_schema().items() if name not in left_out}
-    for name, default in defaults.items():
-        fields[name]["default"] = default
-    return {name: Param(**schema, section=section) for name, schema in fields.items()}
+    fields: dict[str, Param] = {}
+    for title, parameters in sections.items():
+        for name, schema in parameters.json_schema().items():
+            if name not in without.json_schema():
+                fields.pop(name, None)
+                schema |= {"default": defaults.get(name, schema["default"])}
+                if not schema.get("common"):
+                    schema["section"] = f"Advanced: {title}"
+                fields[name] = Param(**schema)
+    return fields
 
 
 def settings(*parameters: type[Parameters]) -> dict[str, str]:
-    """Return what the deployment says in place of the form: name → environment variable."""
+    """Return what the deployment sets in place of the form: name → environment variable."""
     return {name: variable(name) for cls in parameters for name in cls.json_schema()}
 
 

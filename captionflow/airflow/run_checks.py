@@ -2,29 +2,25 @@
 
 from airflow.sdk import Context
 
+from captionflow.airflow.beam_options import job_options
 from captionflow.airflow.form import artifact, check_conf, read
-from captionflow.airflow.preprocess_operator import job_options
-from captionflow.airflow.step_operator import SETTINGS, PlaceParameters
-from captionflow.captioner.parameters import TrainParameters
+from captionflow.airflow.placement import SETTINGS
 from captionflow.core.errors import InvalidInputError
-from captionflow.core.steps import EVALUATION
-from captionflow.evaluation.parameters import EvaluateParameters
-from captionflow.preprocess.parameters import PreprocessParameters, ReuseParameters
-from captionflow.sources.parameters import IngestParameters
+from captionflow.core.steps import workflow
+from captionflow.preprocess.parameters import ShardParameters
 
 
 def check_run(context: Context) -> None:
-    """Tell at once what a later task would fail on, perhaps after hours.
+    """Fail at once on what a later task would fail on, perhaps after hours.
 
     Raises:
         InvalidInputError: a parameter of a step, or a setting of the deployment, cannot be used.
     """
     check_conf(context, SETTINGS)
-    split = read(PreprocessParameters, context)
+    split = read(ShardParameters, context)
     if not all(split.split_fractions):
         raise InvalidInputError(f"--split: {split.split} leaves a part empty; training and evaluation need all three")
-    for parameters in (IngestParameters, ReuseParameters, TrainParameters, EvaluateParameters):
-        read(parameters, context)
-    artifact(context, EVALUATION)
+    for step in workflow():
+        read(step.parameters_class, context)
+        artifact(context, step.makes)
     job_options(context)
-    PlaceParameters.from_environment()

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import BaseOperator, Context
 
-from captionflow.airflow import beam_tuning
+from captionflow.airflow.beam_options import options_for
 from captionflow.airflow.form import ARTIFACT_ROOT, check_conf, no_retry_in_vain, read, settings
 from captionflow.airflow.local_job import LocalJob, without_airflow
 from captionflow.core.errors import InvalidInputError, StoreError
@@ -64,11 +64,9 @@ def parameters_of(context: Context) -> TfxParameters:
 
     check_conf(context, settings(TfxSettings))
     given = read(TfxParameters, context)
-    tuning = beam_tuning.parsed("beam_options", given.beam_options)
-    options = beam_tuning.options_for(given.runner, "beam_options", tuning)
-    beam_options = tuple(beam_options_to_args(options))
+    options = tuple(beam_options_to_args(options_for(given.runner, given.beam_options)))
     said = TfxSettings.from_environment(pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}")
-    return replace(given, **said.to_json(), beam_options=beam_options)
+    return replace(given, **said.to_json(), beam_options=options)
 
 
 def _environment(home: str) -> dict[str, str]:

@@ -11,11 +11,15 @@ from captionflow.core.parameters import Parameters, parameter
 class TrainParameters(Parameters):
     """The captioner's size and how it learns."""
 
-    epochs: int = parameter(14, "Passes over the training split, at most.", minimum=1, maximum=10_000)
+    epochs: int = parameter(14, "Passes over the training split, at most.", minimum=1, maximum=10_000, common=True)
     batch_size: int = parameter(
-        16, "Images in a step; all captions of an image are in the same step.", minimum=1, maximum=4096
+        16,
+        "Images in a step; all captions of an image are in the same step.",
+        minimum=1,
+        maximum=4096,
+        common=True,
     )
-    learning_rate: float = parameter(3e-3, "Peak of the learning rate.", minimum=1e-7, maximum=1.0)
+    learning_rate: float = parameter(3e-3, "Peak of the learning rate.", minimum=1e-7, maximum=1.0, common=True)
     warmup_share: float = parameter(
         0.1, "Share of the steps in which the learning rate rises.", minimum=0.0, maximum=1.0
     )
@@ -53,7 +57,9 @@ class TrainParameters(Parameters):
     device: Literal["auto", "cpu", "cuda", "mps"] = parameter(
         "auto", "Where to train; auto takes CUDA, then MPS, then the CPU."
     )
-    seed: int = parameter(0, "Seed of the weights, the order of the images and dropout.", minimum=0, maximum=2**32 - 1)
+    seed: int = parameter(
+        0, "Seed of the weights, the order of the images and dropout.", minimum=0, maximum=2**32 - 1, common=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,4 +71,4 @@ class TrainParameters(Parameters):
 class CaptionParameters(Parameters):
     """How captions are generated."""
 
-    beam_size: int = parameter(1, "Beams of the caption search; 1 is greedy.", minimum=1, maximum=32)
+    beam_size: int = parameter(1, "Beams of the caption search; 1 is greedy.", minimum=1, maximum=32, common=True)

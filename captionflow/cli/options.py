@@ -56,11 +56,11 @@ def command_of(step: Step) -> Callable[..., None]:
         uris = {name: given.pop(name) for name in step.inputs}
         if context.args:
             given["beam_options"] = [*(given["beam_options"] or ()), *context.args]
-        arguments = {"parameters": parameters.from_mapping(given)} if step.parameters else {}
+        values = parameters.from_mapping(given)
         if INPUTS in run_id:
-            run_id = run_id.replace(INPUTS, _digest(uris, **arguments))
+            run_id = run_id.replace(INPUTS, _digest(uris, values))
         where = artifact_uri(output, PIPELINE, run_id, step.makes) if run_id else output
-        _tell(step.load()(**uris, output=where, **arguments), uri_file)
+        _tell(step.run(uris, where, values), uri_file)
 
     where = inspect.signature(_where, eval_str=True).parameters.values()
     takes = [_option(parameters, name, schema) for name, schema in parameters.json_schema().items()]
@@ -89,14 +89,13 @@ def _tell(uri: str, file: Path | None) -> None:
         raise StepFailedError(f"stdout: {error.strerror}; the artifact is whole: {uri}") from error
 
 
-def _digest(uris: dict[str, str], parameters: Parameters | None = None) -> str:
+def _digest(uris: dict[str, str], parameters: Parameters) -> str:
     """Return what tells one set of inputs from another, at this version of the code; where a step runs is left out."""
     # Imported here so that --help does not wait for it.
     from captionflow.core.code_version import code_version
 
-    schema = parameters.json_schema() if parameters else {}
-    values = parameters.to_json() if parameters else {}
-    counted = {name: value for name, value in values.items() if not schema[name].get("placement")}
+    schema = parameters.json_schema()
+    counted = {name: value for name, value in parameters.to_json().items() if not schema[name].get("placement")}
     told = json.dumps({**uris, **counted}, sort_keys=True)
     return hashlib.sha256(f"{code_version()} {told}".encode()).hexdigest()[:16]
 

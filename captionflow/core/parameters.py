@@ -30,8 +30,8 @@ def parameter(default: Any, description: str, **schema: Any) -> Any:
 
     Args:
         schema: words of JSON Schema (minimum, maximum, multipleOf, pattern, examples), `envvar`, the environment
-            variable that the command line takes it from, `reaches`, see `URI`, and `placement`, whether it says where
-            something runs and changes nothing of what comes of it.
+            variable that the command line takes it from, `reaches`, see `URI`, `common`, whether a form shows it at
+            first sight, and `placement`, whether it says where something runs and changes nothing of what comes of it.
     """
     return field(default=default, metadata={"description": description, **schema})
 

@@ -22,6 +22,9 @@ SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
 )
 """The kinds of artifact."""
 
+WORKER, BEAM, TRAINING = "worker", "beam", "training"
+"""How an orchestrator runs a step: in its own worker, as a Beam job, or where the deployment trains."""
+
 REPORT = "report.html"
 """The file of an artifact that one looks at."""
 
@@ -38,6 +41,7 @@ class Step:
         inputs: name of an argument → kind of the artifact whose URI it takes.
         parameters: its class of parameters, as `module:class`; None if it has none.
         extra: the extra of this package that installs what it needs.
+        runs_in: `WORKER`, `BEAM` or `TRAINING`.
         is_of_workflow: whether it is a task of the main job, or a command alone.
     """
 
@@ -48,12 +52,17 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     parameters: str | None = None
     extra: str | None = None
+    runs_in: str = WORKER
     is_of_workflow: bool = True
 
     def load(self) -> Callable[..., str]:
         """Import the function."""
         found: Callable[..., str] = _at(self.function)
         return found
+
+    def run(self, uris: Mapping[str, str], output: str, parameters: Parameters) -> str:
+        """Do the step and return the URI of its artifact."""
+        return self.load()(**uris, output=output, **({"parameters": parameters} if self.parameters else {}))
 
     @property
     def parameters_class(self) -> type[Parameters]:
@@ -100,6 +109,7 @@ STEPS = (
         inputs={"ingested": INGESTED},
         parameters="beam_jobs.parameters:JobParameters",
         extra="preprocessing",
+        runs_in=BEAM,
     ),
     Step(
         "train",
@@ -109,6 +119,7 @@ STEPS = (
         inputs={"preprocessed": PREPROCESSED},
         parameters="captionflow.captioner.parameters:TrainParameters",
         extra="train",
+        runs_in=TRAINING,
     ),
     Step(
         "evaluate",
@@ -118,6 +129,7 @@ STEPS = (
         inputs={"model": MODEL, "preprocessed": PREPROCESSED},
         parameters="captionflow.evaluation.parameters:EvaluateParameters",
         extra="evaluation",
+        runs_in=TRAINING,
     ),
 )
 

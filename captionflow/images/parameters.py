@@ -17,6 +17,7 @@ class StoredImageParameters(Parameters):
         minimum=32,
         maximum=2048,
         multipleOf=16,
+        common=True,
     )
     resize: Literal["squash", "crop", "pad"] = parameter(
         "squash",

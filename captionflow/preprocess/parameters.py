@@ -24,6 +24,7 @@ class FilterParameters(Parameters):
         "Image licences to keep, with or without the word 'License'; * keeps all.",
         examples=["*", *COCO_LICENSES],
         minItems=1,
+        common=True,
     )
 
 
@@ -38,6 +39,7 @@ class ShardParameters(Parameters):
         "0.9,0.05,0.05",
         "Shares of the images for train, validation and test; they add up to 1.",
         pattern=r"^[0-9.]+,[0-9.]+,[0-9.]+$",
+        common=True,
     )
     shard_megabytes: int = parameter(100, "Target size of a shard, in MB.", minimum=1, maximum=4096)
 
@@ -67,5 +69,8 @@ class ReuseParameters(Parameters):
     """What is taken over from earlier runs."""
 
     reuse: str | None = parameter(
-        None, "URI of an earlier preprocessed artifact: images it holds are not fetched again.", reaches=URI
+        None,
+        "URI of an earlier preprocessed artifact: images it holds are not fetched again.",
+        reaches=URI,
+        common=True,
     )

@@ -15,6 +15,7 @@ class IngestParameters(AccessParameters):
         (),
         "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://.",
         reaches=FETCHED,
+        common=True,
     )
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
     url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")
@@ -23,6 +24,7 @@ class IngestParameters(AccessParameters):
         "Folder (path or URL) that holds the COCO images by file name, used instead of their URLs: "
         "one for all sources, or one for each.",
         reaches=FETCHED,
+        common=True,
     )
     max_text_bytes: int = parameter(
         10_000,

@@ -19,6 +19,7 @@ class AccessParameters(Parameters):
         "Sources with http(s) and image URLs under these prefixes may lead to hosts inside the network; image URLs "
         "may also be local files or object stores. All others must be public http(s).",
         reaches=URI,
+        common=True,
     )
     allow_host: tuple[str, ...] = parameter(
         (),

@@ -1,11 +1,9 @@
 """Whoever may trigger a run gets no further than the run's data: not to code, other people's places, or secrets."""
 
 import json
-import math
 import re
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +12,17 @@ from typing import Any
 import pytest
 
 from beam_jobs.parameters import BeamParameters
-from captionflow.airflow import beam_tuning
+from captionflow.airflow.beam_options import VARIABLE, options_for
+from captionflow.airflow.form import no_retry_in_vain
 from captionflow.airflow.reach import check_reach
+from captionflow.airflow.run_checks import check_run
+from captionflow.airflow.tfx_component import parameters_of
 from captionflow.captioner.parameters import TrainParameters
 from captionflow.core.errors import InvalidInputError, StoreError
 from captionflow.core.runs import artifact_uri
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.parameters import IngestParameters
+from kfp_pipeline.names import input_of
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
 from tests.dags import load
@@ -62,30 +64,18 @@ def context_of(dag: Any, run_id: str = "manual__1", **conf: Any) -> dict[str, An
     }  # fmt: skip
 
 
-def tfx_parameters_of(dag: Any, context: dict[str, Any]) -> Any:
-    module = sys.modules[type(dag.get_task("Trainer")).__module__]
-    return module.parameters_of(context)
-
-
 def refusal(dag: Any, run_id: str = "manual__1", **conf: Any) -> str | None:
     """What the first task of a run says of its form; None if it would go on."""
-    check = {
-        MAIN: lambda context: dag.get_task("ingest").python_callable.__globals__["check_run"](context),
-        TFX: lambda context: tfx_parameters_of(dag, context),
-        VERTEX: check_vertex,
-    }[dag.dag_id]
+    checks = {MAIN: check_run, TFX: parameters_of, VERTEX: check_vertex}
     try:
-        check(context_of(dag, run_id, **conf))
+        checks[dag.dag_id](context_of(dag, run_id, **conf))
     except InvalidInputError as error:
         return str(error)
     return None
 
 
 def check_vertex(context: dict[str, Any]) -> None:
-    module = type(context["dag"].get_task("run_pipeline"))._operator.__globals__
-    module["check_conf"](context, module["SETTINGS"])
-    module["where"]()
-    module["values"](context["params"])
+    context["dag"].get_task("run_pipeline").checked(context)
 
 
 # Beam's options. ----------------------------------------------------------------------------------------------------
@@ -96,7 +86,7 @@ BEAM_ATTACKS = {
     "flink_master": "evil:1", "prism_location": "http://evil/prism", "setup_file": "/tmp/setup.py",
     "requirements_file": "gs://evil/requirements.txt", "extra_package": "evil.whl", "extra_packages": ["evil.whl"],
     "sdk_container_image": "evil", "worker_harness_container_image": "evil", "beam_plugins": ["evil"],
-    "beam_plugin": "evil", "runner": "PrismRunner", "experiments": ["x"], "service_account_email": "boss@x",
+    "beam_plugin": "evil", "runner": "PrismRunner", "experiments": "x", "service_account_email": "boss@x",
     "impersonate_service_account": "boss@x", "temp_location": "gs://evil", "sdk_location": "/tmp/evil",
     "streaming": True, "files_to_stage": ["/etc/passwd"], "job_server_java_launcher": "/tmp/evil", "network": "evil",
     "project": "other",
@@ -109,46 +99,44 @@ BEAM_ATTACKS = {
 
 @pytest.mark.parametrize("name", BEAM_ATTACKS)
 def test_a_run_gives_beam_no_option_that_chooses_code_or_places(dags: dict[str, Any], name: str) -> None:
-    value = BEAM_ATTACKS[name]
-    said = refusal(dags[MAIN], beam_options={name: value})
-    assert said
-    assert said.startswith(f"beam_options: {name}: a run may give only ")
-    assert "CAPTIONFLOW_BEAM_OPTIONS" in said
-    for dag_id, field in ((TFX, "beam_options"), (VERTEX, "beam_args")):
-        said = refusal(dags[dag_id], **{field: [f"--{name}={value}"]})
-        assert said
-        assert f"{field}: " in said
+    for dag_id, field in ((MAIN, "beam_options"), (TFX, "beam_options"), (VERTEX, "beam_args")):
+        message = refusal(dags[dag_id], **{field: [f"--{name}={BEAM_ATTACKS[name]}"]})
+        assert message
+        assert message.startswith(f"{field}: ")
+        if name and "=" not in name:
+            assert f"{field}: {name}: a run may give only " in message
+            assert "CAPTIONFLOW_BEAM_OPTIONS" in message
 
 
-@pytest.mark.parametrize("value", ["/tmp/x", "a b", "--setup_file=x", "", "a\n", "{{ 1 }}", "é", ["2"], {"a": 1}, None])
+@pytest.mark.parametrize("value", ["/tmp/x", "a b", "--setup_file=x", "", "a\n", "{{ 1 }}", "é", "-1", "1" * 99])
 def test_the_value_of_an_option_is_a_number_or_a_plain_word(dags: dict[str, Any], value: Any) -> None:
-    said = refusal(dags[MAIN], beam_options={"direct_running_mode": value})
-    assert said
-    assert said.startswith("beam_options: direct_running_mode: ")
+    message = refusal(dags[MAIN], beam_options=[f"--direct_running_mode={value}"])
+    assert message
+    assert message.startswith("beam_options: direct_running_mode: ")
 
 
 @pytest.mark.parametrize("word", ["2", "parallelism=2", "--", "--=1", "-parallelism=2"])
 def test_an_argument_of_beam_is_one_option(word: str) -> None:
     with pytest.raises(InvalidInputError, match="beam_args"):
-        beam_tuning.options_for("DirectRunner", "beam_args", beam_tuning.parsed("beam_args", [word]))
+        options_for("DirectRunner", [word], "beam_args")
 
 
 def test_what_tunes_is_a_runs_and_what_the_deployment_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = {"FlinkRunner": {"flink-master": "flink:8081", "parallelism": 2, "environment_type": "EXTERNAL"}}
     monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", json.dumps(deployment))
-    given = {"parallelism": 100, "max-parallelism": 7, "machine_type": "n2-standard-4"}
-    assert beam_tuning.options_for("FlinkRunner", "beam_options", given) == {
-        "parallelism": 2, "max_parallelism": 7, "machine_type": "n2-standard-4", "flink_master": "flink:8081",
+    given = ["--parallelism=100", "--max-parallelism=7", "--machine_type=n2-standard-4"]
+    assert options_for("FlinkRunner", given) == {
+        "parallelism": 2, "max_parallelism": "7", "machine_type": "n2-standard-4", "flink_master": "flink:8081",
         "environment_type": "EXTERNAL",
     }  # fmt: skip
-    assert beam_tuning.options_for("DirectRunner", "beam_options", {}) == {}
+    assert options_for("DirectRunner", []) == {}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"FlinkRunner": 1}', '{"FlinkRunner": ["--a"]}'])
 def test_a_deployment_whose_options_are_none_is_told_the_variable(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", text)
     with pytest.raises(InvalidInputError, match=r"^CAPTIONFLOW_BEAM_OPTIONS: is not JSON like"):
-        beam_tuning.options_for("FlinkRunner", "beam_options", {})
+        options_for("FlinkRunner", [])
 
 
 def test_tfx_takes_the_deployments_options_and_code(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +144,7 @@ def test_tfx_takes_the_deployments_options_and_code(dags: dict[str, Any], monkey
     monkeypatch.setenv("CAPTIONFLOW_MODULE_FILE", "/deployed/module.py")
     monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "*")
     context = context_of(dags[TFX], runner="FlinkRunner", beam_options=['["--parallelism=3"]'])
-    found = tfx_parameters_of(dags[TFX], context)
+    found = parameters_of(context)
     assert found.beam_options == ("--parallelism=3", "--flink_master=flink:8081")
     assert found.module_file == "/deployed/module.py"
 
@@ -167,10 +155,10 @@ def test_a_form_starts_no_command_in_the_worker(airflow: Airflow, small_sample: 
     evil.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     evil.chmod(0o755)
     # Beam's own runner in the worker's process, which starts its workers by a command line.
-    options = {
-        "runner": "PortableRunner", "job_endpoint": "embed", "environment_config": str(evil),
-        "environment_type": "beam:env:harness_subprocess_python:v1",
-    }  # fmt: skip
+    options = [
+        "--runner=PortableRunner", "--job_endpoint=embed", f"--environment_config={evil}",
+        "--environment_type=beam:env:harness_subprocess_python:v1",
+    ]  # fmt: skip
     done = airflow.set(trigger_prefixes="*").run_dag(conf_for(small_sample, beam_options=options))
     assert not (tmp_path / "ran").exists()
     assert done.returncode != 0
@@ -214,7 +202,7 @@ def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any]
     task = dags[MAIN].get_task(task_id).prepare_for_execution()
     context = {**context_of(dags[MAIN], train_on="vertex"), "task": task}
     with pytest.raises(AirflowFailException, match="CAPTIONFLOW_TRAIN_ON"):
-        task._pre_execute_hook(context) if task_id == "preprocess" else task.execute.__wrapped__(task, context)
+        task.execute.__wrapped__(task, context)
 
 
 # Places. ------------------------------------------------------------------------------------------------------------
@@ -238,7 +226,8 @@ def text_fields(dag: Any) -> list[str]:
 CHOICES = {
     name: schema
     for cls in (IngestParameters, PreprocessParameters, TrainParameters, BeamParameters)
-    for name, schema in cls.json_schema().items()
+    for ours, schema in cls.json_schema().items()
+    for name in (ours, input_of(ours))
 }
 
 
@@ -340,18 +329,18 @@ def test_a_list_within_a_list_does_not_come_apart_after_the_check(small_sample: 
 
 
 @pytest.mark.parametrize(
-    "options", [{"direct_num_workers": -5}, {"direct_num_workers": 10**400}, {"num_workers": math.inf}]
+    "option", ["--direct_num_workers=257", "--direct_num_workers=" + "9" * 5000, "--num_workers=1000001"]
 )
-def test_figures_of_beam_have_bounds(options: dict[str, Any]) -> None:
+def test_figures_of_beam_have_bounds(option: str) -> None:
     with pytest.raises(InvalidInputError, match="is no number from 0 to"):
-        beam_tuning.options_for("DirectRunner", "beam_options", options)
+        options_for("DirectRunner", [option])
 
 
 @pytest.mark.parametrize("said", ['{"direct_num_workers": 2}', '{"FlinkRuner": {}}'])
 def test_a_setting_for_no_runner_is_told(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(beam_tuning.VARIABLE, said)
+    monkeypatch.setenv(VARIABLE, said)
     with pytest.raises(InvalidInputError, match="is no runner; name one of DirectRunner"):
-        beam_tuning.options_for("DirectRunner", "beam_options", {})
+        options_for("DirectRunner", [])
 
 
 def test_the_public_web_needs_no_opening_where_it_is_fetched() -> None:
@@ -403,7 +392,7 @@ def test_the_command_line_refuses_such_an_id_in_one_line(small_sample: Path, tmp
         ({"heads": 5}, "--width: 96 is not a multiple of 4 and of --heads, 5"),
         ({"epochs": 0}, "--epochs: 0 is not within"),
         ({"beam_size": 99}, "--beam-size: 99 is not within"),
-        ({"beam_options": {"direct_num_workers": "many"}}, "Beam: "),
+        ({"beam_options": ["--direct_num_workers=many"]}, "Beam: "),
         ({"runner": "DataflowRunner"}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
         ({"epoch": 3}, "epoch: is no field of this form; leave it out"),
     ],
@@ -537,7 +526,7 @@ def test_a_link_below_the_artifact_root_leads_no_run_elsewhere(dags: dict[str, A
     ("conf", "flag"),
     [({"member": "\udcff"}, "--member"), ({"user_agent": "→"}, "--user-agent"),
      ({"user_agent": "x\n"}, "--user-agent"), ({"learning_rate": 10**400}, "--learning-rate"),
-     ({"beam_options": {"direct_num_workers": 10**6}}, "beam_options")],
+     ({"beam_options": ["--direct_num_workers=1000000"]}, "beam_options")],
 )  # fmt: skip
 def test_what_no_step_can_use_is_told_by_the_first(dags: dict[str, Any], conf: dict[str, Any], flag: str) -> None:
     assert str(refusal(dags[MAIN], **conf)).startswith(f"{flag}: ")
@@ -545,7 +534,6 @@ def test_what_no_step_can_use_is_told_by_the_first(dags: dict[str, Any], conf: d
 
 @pytest.mark.parametrize("error", [InvalidInputError, StoreError])
 def test_a_message_with_line_feeds_is_one_line_of_the_log(dags: dict[str, Any], error: type[Exception]) -> None:
-    no_retry_in_vain = dags[MAIN].get_task("ingest").python_callable.__globals__["no_retry_in_vain"]
     with pytest.raises(Exception, match="a member") as caught, no_retry_in_vain():
         raise error("a member\n[2026-01-01T00:00:00] INFO - Marking task as SUCCESS\x1b[2J")
     assert str(caught.value) == "a member\\u000a[2026-01-01T00:00:00] INFO - Marking task as SUCCESS\\u001b[2J"
