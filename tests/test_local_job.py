@@ -103,7 +103,7 @@ def test_a_line_without_end_fills_no_memory(jobs: ModuleType) -> None:
 @given(text=st.text())
 def test_no_line_acts_on_a_log(jobs: ModuleType, text: str) -> None:
     log = Log()
-    jobs.LevelledLog(log).take(text)
+    jobs.LevelledLog(log).on_line(text)
     ((_, line),) = log.lines
     assert line == one_line(text)
 
@@ -187,7 +187,7 @@ def test_what_a_job_leaves_behind_holds_up_nothing(
     out: list[str] = []
     run(jobs, log, code, *session.split(), "sh", "-c", chatter, on_line=out.append)
     (folder / "pids").write_text(out[0])
-    assert log.lines[-1] == ("WARNING", "The job has ended, and what it left behind is ended too")
+    assert log.lines[-1] == ("WARNING", "The job has ended; processes that it started are ended too")
     if not session:
         wait_until(lambda: are_gone(pids(folder)))
 

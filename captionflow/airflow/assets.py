@@ -1,4 +1,4 @@
-"""What others hear of an artifact that a task made: an event of its asset, and inputs and outputs for OpenLineage."""
+"""What a task publishes of its artifact: an event of the asset, and inputs and outputs for OpenLineage."""
 
 import logging
 from typing import Any
@@ -20,7 +20,7 @@ def asset(kind: str) -> Asset:
 
 
 def announce(context: Context, uri: Any) -> None:
-    """Tell of the artifact at `uri`, what it was made from, and the scores of an evaluation.
+    """Publish the artifact at `uri`, its parents, and the scores of an evaluation.
 
     Where the store does not answer, the event has no content; the task, whose work is done, does not fail.
     """
@@ -31,7 +31,7 @@ def announce(context: Context, uri: Any) -> None:
             artifact = open_artifact(uri)
     except StoreError as error:
         log = logging.getLogger(__name__)
-        log.warning("%s; so the asset's event and OpenLineage say nothing of this artifact", one_line(str(error)))
+        log.warning("%s; so the asset's event and OpenLineage lack this artifact", one_line(str(error)))
         return
     manifest, task = artifact.manifest, context["task"]
     scores: dict[str, Any] = {"scores": manifest.metrics} if manifest.kind == EVALUATION else {}

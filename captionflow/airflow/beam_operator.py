@@ -47,15 +47,15 @@ def label(text: str) -> str:
 
 def job_name(dag_id: str, run_id: str) -> str:
     """Return the same Dataflow job name for every try of a run, and another for every other run."""
-    told_apart = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:8]
-    return "-".join(part for part in ("captionflow", label(dag_id), label(run_id), told_apart) if part)
+    digest = hashlib.sha256(f"{dag_id} {run_id}".encode()).hexdigest()[:8]
+    return "-".join(part for part in ("captionflow", label(dag_id), label(run_id), digest) if part)
 
 
 def running_job(hook: DataflowHook, project: str, region: str, name: str) -> str | None:
     """Return the id of the job of that name that is still at work.
 
     Raises:
-        googleapiclient.errors.HttpError: Dataflow does not tell.
+        googleapiclient.errors.HttpError: Dataflow answers with an error.
     """
     jobs = hook.get_conn().projects().locations().jobs()
     request = jobs.list(projectId=project, location=region, filter="ACTIVE", name=name)
@@ -72,7 +72,7 @@ def name_of(hook: DataflowHook, project: str, region: str, job_id: str) -> str |
     """Return the name of a job; None if there is none of that id.
 
     Raises:
-        googleapiclient.errors.HttpError: Dataflow does not tell.
+        googleapiclient.errors.HttpError: Dataflow answers with an error.
     """
     jobs = hook.get_conn().projects().locations().jobs()
     try:
@@ -153,7 +153,7 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
         if isinstance(hook := getattr(self, "beam_hook", None), LocalBeamHook):
             hook.kill()
         name = getattr(self, "dataflow_job_name", None)
-        if self.dataflow_hook and name and not self.dataflow_job_id:  # Perhaps submitted already, but not told of.
+        if self.dataflow_hook and name and not self.dataflow_job_id:  # Perhaps submitted already, its id not yet read.
             self.dataflow_job_id = running_job(*self._dataflow, name)
         super().on_kill()
 
@@ -181,7 +181,7 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
                 is_dataflow_job_id_exist_callback=self.is_dataflow_job_id_exist_callback,
             )
         if not self.dataflow_job_id:
-            raise AirflowException("Beam ended without telling the id of a Dataflow job")
+            raise AirflowException("Beam ended without printing the id of a Dataflow job")
         DataflowJobLink.persist(context=context, project_id=project, region=region, job_id=self.dataflow_job_id)
         trigger = DataflowJobTrigger(
             job_id=self.dataflow_job_id,
@@ -200,7 +200,7 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
         return (start + self.execution_timeout).timestamp() if start and self.execution_timeout else None
 
     def _take_job(self, job_id: str) -> None:
-        """Take a job that the launcher tells of for this run's if it is: what it prints may repeat text of the form."""
+        """Believe a job's id in the launcher's output if the job has this run's name: it may repeat the form's text."""
         if name_of(*self._dataflow, job_id) == self.dataflow_job_name:
             self.dataflow_job_id = job_id
 

@@ -1,6 +1,6 @@
 """What a task's page in Airflow links to: its run in MLflow, and the evaluation report.
 
-The DAG imports this. Airflow calls the links in the worker when a task ends, and shows what they said then.
+The DAG imports this. Airflow calls the links in the worker when a task ends, and keeps what they return.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""A command that a task runs as a process beside itself: it cannot hang on its output, nor outlive its task."""
+"""A command that a task runs as a process of its own: full pipes cannot block it, and it does not outlive the task."""
 
 import logging
 import os
@@ -16,42 +16,42 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from captionflow.core.terminal import one_line
 
-_WAS_ENDED = "The job was ended with its task"
+_KILLED = "The job was ended with its task"
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):")
 _TRACEBACK = re.compile(r"[ +|]*(Exception Group )?Traceback \(most recent call last\):")
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 20
-_LONGEST_REASON = 500
+_LONGEST_MESSAGE = 500
 _POLL_SECONDS = 0.1
 # Airflow gives a task that it stops five seconds in all.
 _GRACE_SECONDS = 3.0
-# How long processes that the job has left behind may hold its pipes: without a word, and in all.
+# How long child processes that outlive the command may hold its pipes: without output, and in all.
 _QUIET_SECONDS = 1.0
-_LEFT_BEHIND_SECONDS = 5.0
+_ORPHAN_SECONDS = 5.0
 
 
 class Logger(Protocol):
-    """What is asked of a logger, the standard library's or Airflow's."""
+    """A logger, the standard library's or Airflow's."""
 
     def log(self, level: int, event: str, /, *arguments: object) -> object:
         """Log a message."""
 
 
 def without_airflow(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without Airflow's settings, among which are its secrets."""
+    """Return an environment without Airflow's settings, some of which are secrets."""
     return {name: value for name, value in environment.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
 
 
 class LineReader:
-    """Cuts what comes through a pipe into lines; of one that is too long it keeps the beginning."""
+    """Splits the bytes of a pipe into lines; it keeps the first MiB of a longer one."""
 
-    def __init__(self, *takers: Callable[[str], None]) -> None:
-        self._takers = takers
-        self._begun = bytearray()
-        self._left_out = 0
+    def __init__(self, *handlers: Callable[[str], None]) -> None:
+        self._handlers = handlers
+        self._line = bytearray()
+        self._dropped = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what has come, wherever it is cut."""
+        """Take the next bytes."""
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._keep(line)
@@ -59,40 +59,40 @@ class LineReader:
         self._keep(rest)
 
     def close(self) -> None:
-        """Take the end; what no line feed ends is a line too."""
-        if self._begun:
+        """Take the end; a last line needs no line feed."""
+        if self._line:
             self._end_line()
 
     def _keep(self, data: bytes) -> None:
-        room = _LONGEST_LINE - len(self._begun)
-        self._begun += data[:room]
-        self._left_out += len(data[room:])
+        room = _LONGEST_LINE - len(self._line)
+        self._line += data[:room]
+        self._dropped += len(data[room:])
 
     def _end_line(self) -> None:
-        line = self._begun.removesuffix(b"\r").decode(errors="replace")
-        if self._left_out:
-            line += f" … (and {self._left_out} bytes)"
-        self._begun.clear()
-        self._left_out = 0
-        for take in self._takers:
-            take(line)
+        line = self._line.removesuffix(b"\r").decode(errors="replace")
+        if self._dropped:
+            line += f" … (and {self._dropped} bytes)"
+        self._line.clear()
+        self._dropped = 0
+        for handle in self._handlers:
+            handle(line)
 
 
 class LevelledLog:
-    """Logs the lines of one pipe, each at the level it carries; a line without one belongs to the line before."""
+    """Logs the lines of a pipe, each at the level that it names; a line without one has that of the line before."""
 
     def __init__(self, log: Logger) -> None:
         self._log = log
         self._level = logging.INFO
         self.last = ""
 
-    def take(self, line: str) -> None:
+    def on_line(self, line: str) -> None:
         """Log a line."""
         self.last = line.strip() or self.last
         self._log.log(self._level_of(line), "%s", one_line(line))
 
     def _level_of(self, line: str) -> int:
-        if "\r" in line:  # a bar that is drawn anew and anew
+        if "\r" in line:  # a progress bar
             return logging.INFO
         if found := _LEVEL.match(line):
             self._level = logging.getLevelNamesMapping()[found[1]]
@@ -102,13 +102,13 @@ class LevelledLog:
 
 
 class LocalJob:
-    """One run of a command, in a process group of its own, which ends with it.
+    """One run of a command, in a process group of its own.
 
-    However `run` ends, nothing of that group is left. Only when this process itself is killed can it not see to that; a
-    command that matters looks whether its parent is still there.
+    However `run` ends, no process of that group is left, unless this process itself is killed (SIGKILL); commands have
+    `--exit-with-parent` for that case.
 
     Args:
-        log: gets what the command says, line by line.
+        log: gets the command's output, line by line.
     """
 
     def __init__(self, log: Logger) -> None:
@@ -131,39 +131,39 @@ class LocalJob:
         Args:
             command: the program and its arguments.
             environment: by default this process's own, without Airflow's settings and secrets.
-            stdin: what the command reads, by default nothing.
-            on_line: gets the lines of its output as they are, the first MiB of each.
-            on_error_line: the same for its error output.
-            until: asked whenever the command has said something; once it holds, the command is left to itself.
+            stdin: the command's input, by default none.
+            on_line: called with each line of the output, of which it gets the first MiB.
+            on_error_line: the same for the error output.
+            until: called after each output; when it returns True, `run` returns and leaves the command running.
 
         Raises:
             AirflowException: the command cannot be started, ended with another exit code than 0, or was killed.
         """
         output, errors = LevelledLog(self._log), LevelledLog(self._log)
         pipes = _Pipes()
-        left_alone = False
+        detached = False
         try:
             process = self._start(command, without_airflow(os.environ) if environment is None else environment, stdin)
             pipes.write(process.stdin, stdin or b"")
-            pipes.read(process.stdout, LineReader(output.take, *filter(None, [on_line])))
-            pipes.read(process.stderr, LineReader(errors.take, *filter(None, [on_error_line])))
-            left_alone = self._follow(process, pipes, until)
-        except BaseException:  # what tells a task that its time is over is no Exception
+            pipes.read(process.stdout, LineReader(output.on_line, *filter(None, [on_line])))
+            pipes.read(process.stderr, LineReader(errors.on_line, *filter(None, [on_error_line])))
+            detached = self._follow(process, pipes, until)
+        except BaseException:  # Airflow's timeout of a task is no Exception
             self.kill()
             if self._process:
                 self._follow(self._process, pipes)
             raise
         finally:
-            if not left_alone:
+            if not detached:
                 self._signal(signal.SIGKILL)
                 self._wait()
                 self._process = None
             pipes.close()
-        if not left_alone:
-            self._judge(process.returncode, errors.last)
+        if not detached:
+            self._raise_for(process.returncode, errors.last)
 
     def kill(self) -> None:
-        """End the command's process group; `run` raises, now or when it is called. A signal's handler may call this."""
+        """End the command's process group; `run` raises, even if it is called later. Safe in a signal handler."""
         if self._killed_at is None:
             self._killed_at = time.monotonic()
         self._signal(signal.SIGTERM)
@@ -172,12 +172,12 @@ class LocalJob:
         self, command: Sequence[str], environment: Mapping[str, str], stdin: bytes | None
     ) -> subprocess.Popen[bytes]:
         if self._killed_at is not None:
-            raise AirflowException(_WAS_ENDED)
+            raise AirflowException(_KILLED)
         self._log.log(logging.INFO, "Running: %s", one_line(shlex.join(command)))
         try:
             self._process = subprocess.Popen(
                 command,
-                # This process's own may be its line to Airflow.
+                # This process's own may be its connection to Airflow's supervisor.
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -193,11 +193,11 @@ class LocalJob:
     def _follow(
         self, process: subprocess.Popen[bytes], pipes: "_Pipes", until: Callable[[], bool] | None = None
     ) -> bool:
-        """Pass on what the command says to its end, and tell whether it is to be left alone."""
-        said_at, ended_at = 0.0, None
+        """Pass on the output until the command has ended, or `until` holds; return whether it does."""
+        output_at, ended_at = 0.0, None
         while pipes.are_open or process.poll() is None:
             if pipes.serve(_POLL_SECONDS):
-                said_at = time.monotonic()
+                output_at = time.monotonic()
                 if until and until():
                     return True
             now = time.monotonic()
@@ -206,14 +206,14 @@ class LocalJob:
             if process.poll() is None:
                 continue
             ended_at = ended_at or now
-            if now > min(max(said_at, ended_at) + _QUIET_SECONDS, ended_at + _LEFT_BEHIND_SECONDS):
-                self._log.log(logging.WARNING, "The job has ended, and what it left behind is ended too")
+            if now > min(max(output_at, ended_at) + _QUIET_SECONDS, ended_at + _ORPHAN_SECONDS):
+                self._log.log(logging.WARNING, "The job has ended; processes that it started are ended too")
                 break
         return False
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
-            with suppress(ProcessLookupError, PermissionError):  # the latter is macOS's word for one that has ended
+            with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a process that has ended
                 os.killpg(self._process.pid, number)
 
     def _wait(self) -> None:
@@ -221,20 +221,20 @@ class LocalJob:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_SECONDS)
 
-    def _judge(self, code: int | None, reason: str) -> None:
+    def _raise_for(self, code: int | None, last_line: str) -> None:
         if self._killed_at is not None:
-            raise AirflowException(_WAS_ENDED)
+            raise AirflowException(_KILLED)
         if code == 0:
             return
         how = f"ended with exit code {code}"
         if code is not None and code < 0:
             how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
-        said = f": {one_line(reason[:_LONGEST_REASON])}" if reason else ""
-        raise AirflowException(f"The job {how}{said}")
+        message = f": {one_line(last_line[:_LONGEST_MESSAGE])}" if last_line else ""
+        raise AirflowException(f"The job {how}{message}")
 
 
 class _Pipes:
-    """What is said to a process and by it; neither waits for the other."""
+    """The pipes of a process, read and written without blocking."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -242,38 +242,38 @@ class _Pipes:
         self._readable = 0
 
     def write(self, pipe: IO[bytes] | None, data: bytes) -> None:
-        """Send what a process reads, and then the end."""
+        """Send the process its input."""
         self._unsent = memoryview(data)
         self._register(pipe, selectors.EVENT_WRITE, None)
 
     def read(self, pipe: IO[bytes] | None, reader: LineReader) -> None:
-        """Pass on to a reader what a process says."""
+        """Pass on a pipe's bytes to a reader."""
         self._register(pipe, selectors.EVENT_READ, reader)
         self._readable += 1
 
     @property
     def are_open(self) -> bool:
-        """Whether the process, or one of its own, may still say something."""
+        """Whether the process, or one that it started, may still write."""
         return self._readable > 0
 
     def serve(self, seconds: float) -> bool:
-        """Pass on what there is, waiting a while for it; tell whether the process has said something."""
-        said = False
+        """Wait up to `seconds` for data and pass it on; return whether there was output."""
+        has_output = False
         for key, _ in self._selector.select(seconds):
             pipe, reader = key.data
             if not reader:
                 self._send(pipe)
                 continue
-            said = True
+            has_output = True
             if data := os.read(key.fd, _CHUNK):
                 reader.feed(data)
             else:
                 self._readable -= 1
                 self._close(pipe, reader)
-        return said
+        return has_output
 
     def close(self) -> None:
-        """Let go of the process; what it said last is passed on."""
+        """Close the pipes; an unfinished last line is passed on."""
         for key in list(self._selector.get_map().values()):
             self._close(*key.data)
         self._selector.close()
@@ -281,7 +281,7 @@ class _Pipes:
     def _send(self, pipe: IO[bytes]) -> None:
         try:
             self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[:_CHUNK]) :]
-        except BrokenPipeError:  # it reads no more
+        except BrokenPipeError:  # the process has closed its input
             self._unsent = memoryview(b"")
         if not self._unsent:
             self._close(pipe, None)

@@ -15,7 +15,7 @@ ANYWHERE = "*"
 
 
 def check_reach(values: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]], opened: Iterable[str]) -> None:
-    """Check those values whose schema tells that they reach something.
+    """Check the values whose schema has `reaches`.
 
     Args:
         values: name → one text, a list of them, or None.
@@ -41,7 +41,7 @@ def _is_open(value: str, reaches: str, prefixes: list[Prefix]) -> bool:
     if reaches == FETCHED and value.startswith(("http://", "https://")):
         return True  # the fetchers go to public addresses only
     if reaches == HOST:
-        return False  # every port of it, by http and https: a prefix says which
+        return False  # it would open every port; a prefix names one
     try:
         return any(prefix.covers(resolve(value)) for prefix in prefixes)
     except ValueError:  # no URL at all

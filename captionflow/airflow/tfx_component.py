@@ -26,7 +26,7 @@ class TfxComponent(BaseOperator):
         self._job: LocalJob | None = None
 
     def execute(self, context: Context) -> dict[str, list[str]]:
-        """Start TFX's Python, log what it says as it says it, and take its answer."""
+        """Start TFX's Python, log its output as it comes, and return its answer."""
         self._job = LocalJob(self.log)
         with no_retry_in_vain():
             parameters, python = parameters_of(context), tfx_python()
@@ -65,8 +65,8 @@ def parameters_of(context: Context) -> TfxParameters:
     check_conf(context, settings(TfxSettings))
     given = read(TfxParameters, context)
     options = tuple(beam_options_to_args(options_for(given.runner, given.beam_options)))
-    said = TfxSettings.from_environment(pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}")
-    return replace(given, **said.to_json(), beam_options=options)
+    set_by_deployment = TfxSettings.from_environment(pipeline_root=f"{ARTIFACT_ROOT}/{PIPELINE_NAME}")
+    return replace(given, **set_by_deployment.to_json(), beam_options=options)
 
 
 def _environment(home: str) -> dict[str, str]:
@@ -76,7 +76,7 @@ def _environment(home: str) -> dict[str, str]:
 
 
 def _raise_error_of(answer: Path) -> None:
-    """Raise what the component found wrong, if it could still tell."""
+    """Raise the error that the component wrote down, if there is one."""
     given = json.loads(answer.read_bytes()) if answer.exists() else {}
     if "error" in given:
         raise (StoreError if given["retry"] else InvalidInputError)(given["error"])

@@ -71,7 +71,7 @@ class VertexStepOperator(StepTask):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on when the job has ended."""
         if event["status"] == "error":
-            # Vertex AI tells the exit code in words.
+            # Vertex AI has the exit code in its message alone.
             error = ((event.get("job") or {}).get("error") or {}).get("message", "")
             if error:
                 _LOG.error("%s", error)
