@@ -108,12 +108,7 @@ def _run(
         shared.acquire(lambda: workers)
     _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
-        records = (
-            pipeline
-            | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}")
-            | transforms.FilterLicenses(parameters.licenses)
-            | transforms.CleanCaptions()
-        )
+        records = pipeline | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}") | transforms.FilterCaptions(parameters)
         if earlier:
             listed = pipeline | transforms.IndexEarlier(earlier)
             records = (records, listed) | beam.Flatten()

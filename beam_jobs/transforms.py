@@ -20,8 +20,8 @@ from captionflow.core.draft import Draft
 from captionflow.core.manifest import FileInfo, Parent
 from captionflow.core.uris import file_system
 from captionflow.preprocess import captions as preprocess
-from captionflow.preprocess import reuse
-from captionflow.preprocess.captions import Record
+from captionflow.preprocess import filters, reuse
+from captionflow.preprocess.filters import Record
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier, EarlierArtifact
 from captionflow.preprocess.shards import Layout, ShardInfo, ShardKey
@@ -48,24 +48,18 @@ class ReadCaptions(beam.PTransform):
         )
 
 
-class FilterLicenses(beam.PTransform):
-    """Turn captions of images under another licence than `licenses` into Rejects."""
+class FilterCaptions(beam.PTransform):
+    """Put the captions through every rule, in a step of its own each; one that is refused becomes a Reject."""
 
-    def __init__(self, licenses: Iterable[str]) -> None:
+    def __init__(self, parameters: PreprocessParameters) -> None:
         super().__init__()
-        self._allowed = preprocess.allowed_licenses(licenses)
+        self._parameters = parameters
 
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
         """Records → records."""
-        return records | beam.Map(preprocess.filter_license, self._allowed)
-
-
-class CleanCaptions(beam.PTransform):
-    """Clean the captions; one of which nothing is left becomes a Reject."""
-
-    def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
-        """Records → records."""
-        return records | beam.Map(preprocess.clean)
+        for name, rule in filters.RULES.items():
+            records |= name >> beam.Map(partial(filters.apply, rule), self._parameters)
+        return records
 
 
 class IndexEarlier(beam.PTransform):

@@ -7,11 +7,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 registry=${1:+${1%/}/}
 version=$(docker/code-version.sh)
-for file in kfp_pipeline/components/*/component.yaml; do
-  image=$registry$(sed -n 's/^ *image: //p' "$file")
-  image=${image%:*}:${2:-${image##*:}}
+# An image is named after the extra that it holds; several components may share it.
+for name in $(sed -n 's/^ *image: //p' kfp_pipeline/components/*/component.yaml | sort -u); do
+  image=$registry${name%:*}:${2:-${name##*:}}
+  extra=${name#captionflow-}
   echo "building $image" >&2
-  docker build --quiet --build-arg EXTRAS="$(basename "$(dirname "$file")")" \
+  docker build --quiet --build-arg EXTRAS="${extra%:*}" \
     --build-arg CODE_VERSION="$version" --tag "$image" .
   [ -z "$registry" ] || docker push "$image"
 done

@@ -96,7 +96,7 @@ def content(component: Component) -> dict[str, Any]:
         ],
         "implementation": {
             "container": {
-                "image": f"captionflow-{component.name}:{version('captionflow')}",
+                "image": f"captionflow-{component.step.extra}:{version('captionflow')}",
                 "command": ["captionflow", component.step.name],
                 "args": [*chain.from_iterable(arguments), "--uri-file", {"outputPath": component.output}],
             }

@@ -5,7 +5,6 @@ from typing import Literal
 
 from captionflow.core.parameters import Parameters, parameter
 from captionflow.core.runs import PIPELINE
-from kfp_pipeline.names import component_of
 
 PIPELINE_NAME = PIPELINE.replace("_", "-")
 """The pipeline's name; Kubeflow allows no underscore."""
@@ -39,8 +38,8 @@ class CompileParameters(TrainingResources):
         pattern=r"^\w[\w.-]*$",
         examples=["nightly"],
     )
-    ingest_cpu: str = parameter("1", "CPUs of the ingestion step.", pattern=_CPU)
-    ingest_memory: str = parameter("2G", "Memory of the ingestion step.", pattern=_MEMORY)
+    ingest_cpu: str = parameter("1", "CPUs of the ingestion step, and of any other.", pattern=_CPU)
+    ingest_memory: str = parameter("2G", "Memory of the ingestion step, and of any other.", pattern=_MEMORY)
     preprocess_cpu: str = parameter("2", "CPUs of the preprocessing step.", pattern=_CPU)
     preprocess_memory: str = parameter("4G", "Memory of the preprocessing step.", pattern=_MEMORY)
     accelerator: str | None = parameter(
@@ -49,16 +48,13 @@ class CompileParameters(TrainingResources):
     )
     accelerators: Literal["1", "2", "4", "8", "16"] = parameter("1", "How many of it.")
 
-    @property
-    def resources(self) -> dict[str, tuple[str, str]]:
-        """CPUs and memory of each step, by the name of its component."""
-        training = self.train_cpu, self.train_memory
-        return {
-            component_of("ingest"): (self.ingest_cpu, self.ingest_memory),
-            component_of("preprocess"): (self.preprocess_cpu, self.preprocess_memory),
-            component_of("train"): training,
-            component_of("evaluate"): training,
-        }
+    def resources(self, step: str) -> tuple[str, str]:
+        """Return CPUs and memory of a step."""
+        if step in ("train", "evaluate"):
+            return self.train_cpu, self.train_memory
+        if step == "preprocess":
+            return self.preprocess_cpu, self.preprocess_memory
+        return self.ingest_cpu, self.ingest_memory
 
 
 @dataclass(frozen=True, kw_only=True)

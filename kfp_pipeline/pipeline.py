@@ -1,4 +1,4 @@
-"""The pipeline of the four components, and how it is compiled."""
+"""The pipeline of the components, and how it is compiled."""
 
 import inspect
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def _pipeline(parameters: CompileParameters) -> Any:
         for component in COMPONENTS:
             own = {name: given[name] for name in component.schemas}
             task = load[component.name](**place, **own, **{name: uris[name] for name in component.uris})
-            _set_up(task, component.name, parameters)
+            _set_up(task, component.step.name, parameters)
             uris[component.output] = task.output
 
     return dsl.pipeline(
@@ -96,7 +96,7 @@ def _set_up(task: Any, step: str, parameters: CompileParameters) -> None:
         backoff_factor=2,
         backoff_max_duration=f"{MAX_RETRY_DELAY.total_seconds():.0f}s",
     )
-    cpu, memory = parameters.resources[step]
+    cpu, memory = parameters.resources(step)
     task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
     if step == "train" and parameters.accelerator:
         task.set_accelerator_type(parameters.accelerator).set_accelerator_limit(int(parameters.accelerators))

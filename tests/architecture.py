@@ -1,15 +1,18 @@
-"""The picture of the floors in docs/architecture.md, drawn from what the rooms import of each other.
+"""What docs/architecture.md has of the code: the picture of the floors, from imports, and the table of steps.
 
-python -m tests.architecture    writes it anew
+python -m tests.architecture    writes both anew
 """
 
 import ast
 import tomllib
 from pathlib import Path
 
+from captionflow.core.steps import STEPS
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-_BEGIN, _END = "```mermaid\n", "```\n"
+_PICTURE = "```mermaid\n", "```\n"
+_TABLE = "<!-- steps -->\n", "<!-- end of steps -->\n"
 
 
 def floors() -> list[list[str]]:
@@ -53,10 +56,32 @@ def picture() -> str:
     return "\n".join(lines) + "\n"
 
 
-def drawn() -> str:
-    """Return the picture that the page has."""
-    return PAGE.read_text().partition(_BEGIN)[2].partition(_END)[0]
+def table() -> str:
+    """Return the table of steps as Markdown."""
+    lines = ["| step | does | takes | makes | extra |", "| --- | --- | --- | --- | --- |"]
+    for step in STEPS:
+        cells = (_code(step.name), step.does, _code(*step.inputs.values()), _code(step.makes), _code(step.extra))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
+
+def _code(*names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def has(marks: tuple[str, str]) -> str:
+    """Return what the page has between two marks."""
+    return PAGE.read_text().partition(marks[0])[2].partition(marks[1])[0]
+
+
+def main() -> None:
+    """Write the page's picture and table."""
+    for marks, content in PARTS.items():
+        PAGE.write_text(PAGE.read_text().replace(marks[0] + has(marks), marks[0] + content()))
+
+
+PARTS = {_PICTURE: picture, _TABLE: table}
+"""Between which marks the page has what."""
 
 if __name__ == "__main__":
-    PAGE.write_text(PAGE.read_text().replace(_BEGIN + drawn(), _BEGIN + picture()))
+    main()

@@ -1,6 +1,7 @@
 """The tree is what docs/architecture.md says of it."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ FILES = [path for room in ("beam_jobs", "benchmarks", "captionflow", "dags", "de
          for path in (ROOT / room).rglob("*.py")]  # fmt: skip
 
 
-def test_the_picture_is_the_import_graph() -> None:
-    assert architecture.drawn() == architecture.picture(), "draw it anew: python -m tests.architecture"
+@pytest.mark.parametrize(("marks", "content"), architecture.PARTS.items(), ids=["picture", "steps"])
+def test_the_page_has_the_import_graph_and_the_table_of_steps(
+    marks: tuple[str, str], content: Callable[[], str]
+) -> None:
+    assert architecture.has(marks) == content(), "write them anew: python -m tests.architecture"
 
 
 @pytest.mark.parametrize("room", [room for floor in architecture.floors() for room in floor if room != "dags"])

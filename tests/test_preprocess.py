@@ -34,7 +34,8 @@ from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.licenses import COCO_LICENSES
 from captionflow.core.records import ImageCaption, Reject, Sample
 from captionflow.core.shards import SPLITS, read_shard
-from captionflow.preprocess.captions import clean, filter_license, license_key, parse
+from captionflow.preprocess.captions import parse
+from captionflow.preprocess.filters import apply_all, filter_license
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import Layout, ShardInfo
 from captionflow.sources.ingest import ingest
@@ -348,18 +349,19 @@ def test_the_wheel_alone_is_enough_for_a_worker(
 
 def test_licences_match_with_or_without_the_word() -> None:
     for name in COCO_LICENSES:
-        assert filter_license(replace(CAPTION, image_license=name), frozenset([license_key(name)]))
-    allowed = frozenset({license_key("attribution")})
+        alone = PreprocessParameters(licenses=(name,))
+        assert isinstance(filter_license(replace(CAPTION, image_license=name), alone), ImageCaption)
+    allowed = PreprocessParameters(licenses=("attribution",))
     assert isinstance(filter_license(CAPTION, allowed), ImageCaption)
     for name in ("Attribution-NonCommercial License", "", "Attribution License 2"):
         assert isinstance(filter_license(replace(CAPTION, image_license=name), allowed), Reject)
-    assert isinstance(filter_license(CAPTION, frozenset("*")), ImageCaption)
+    assert isinstance(filter_license(CAPTION, PreprocessParameters(licenses=("*",))), ImageCaption)
 
 
 def test_rejects_pass_through_the_later_stages() -> None:
     reject = parse(b"not json")
     assert isinstance(reject, Reject)
-    assert filter_license(clean(reject), frozenset()) is reject
+    assert apply_all(reject, PreprocessParameters()) is reject
 
 
 @given(st.integers(1, 10**6), st.sampled_from(["0.9,0.05,0.05", "0.5,0.25,0.25", "1,0,0"]))

@@ -16,6 +16,7 @@ from captionflow.core.errors import InvalidInputError
 from captionflow.core.manifest import FileInfo
 from captionflow.core.records import Sample
 from captionflow.core.shards import read_shard
+from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.images.parameters import ImageParameters
 
 # Samples (encoded pictures) held for shuffling: far more than a batch, some tens of megabytes.
@@ -40,7 +41,7 @@ class Batch:
 
 def to_tensor(image: bytes, image_format: str, height: int, width: int) -> torch.Tensor:
     """Return a stored image as uint8 [3, height, width]."""
-    if image_format == "tensor":
+    if IMAGE_FORMATS[image_format].pillow is None:
         return torch.frombuffer(bytearray(image), dtype=torch.uint8).view(3, height, width)
     with Image.open(io.BytesIO(image)) as picture:
         return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)

@@ -9,6 +9,7 @@ from safetensors.torch import load
 
 from captionflow.captioner.dataset import to_tensor
 from captionflow.captioner.model import Captioner, ModelConfig
+from captionflow.captioner.models import BUILT_IN, CAPTIONERS, captioner_named
 from captionflow.captioner.train import CONFIG, VOCABULARY, WEIGHTS, choose_device
 from captionflow.captioner.vocabulary import Vocabulary
 from captionflow.core.artifact import open_artifact
@@ -38,12 +39,15 @@ def load_model(uri: str) -> TrainedModel:
     """Load the model artifact at `uri` onto the best device of this machine.
 
     Raises:
-        InvalidInputError: it is no model artifact.
+        InvalidInputError: it is no model artifact, or its captioner is none of `CAPTIONERS`.
     """
     artifact = open_artifact(uri, MODEL)
     config = json.loads(artifact.read(CONFIG))
     device = choose_device("auto")
-    captioner = Captioner(ModelConfig(**config["model"]))
+    name = config.get("captioner", BUILT_IN)
+    if name not in [*CAPTIONERS]:
+        raise InvalidInputError(f"{artifact.uri}/{CONFIG}: its captioner {name!r:.100} is none of {[*CAPTIONERS]}")
+    captioner = captioner_named(name)(ModelConfig(**config["model"]))
     captioner.load_state_dict(load(artifact.read(WEIGHTS)))
     captioner.to(device).eval()
     vocabulary = Vocabulary.from_json(artifact.read(VOCABULARY))

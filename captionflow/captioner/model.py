@@ -78,13 +78,15 @@ class Captioner(nn.Module):
 
     Built from the global torch generator: call `torch.manual_seed` before, and two models are
     identical. On a CPU, so are two trainings.
+
+    Another captioner is a subclass with another encoder or decoder (`captionflow.captioner.models`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder: nn.Module = Encoder(config)
+        self.decoder: nn.Module = Decoder(config)
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Logits of the token after each prefix (teacher forcing).

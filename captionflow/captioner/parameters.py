@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from captionflow.captioner import models
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.parameters import Parameters, parameter
 
@@ -10,6 +11,8 @@ from captionflow.core.parameters import Parameters, parameter
 @dataclass(frozen=True, kw_only=True)
 class TrainParameters(Parameters):
     """The captioner's size and how it learns."""
+
+    captioner = models.BUILT_IN  # no field, since there is no other to choose
 
     epochs: int = parameter(14, "Passes over the training split, at most.", minimum=1, maximum=10_000, common=True)
     batch_size: int = parameter(

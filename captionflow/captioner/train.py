@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from captionflow.captioner.dataset import Batch, Collate, Samples, loader
 from captionflow.captioner.model import Captioner, ModelConfig
+from captionflow.captioner.models import BUILT_IN, captioner_named
 from captionflow.captioner.parameters import TrainParameters
 from captionflow.captioner.vocabulary import SPECIAL_TOKENS, Vocabulary, count_tokens
 from captionflow.core.artifact import open_artifact
@@ -57,10 +58,12 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     vocabulary = Vocabulary.build(words, parameters.min_count, parameters.max_vocabulary)
     samples, val_samples = Samples(source, "train", parameters.seed), Samples(source, "val")
     config = _model_config(parameters, len(vocabulary), samples.images.image_size)
+    # Models were made before there was a choice, and the bytes of such a one do not change.
+    named = {} if parameters.captioner == BUILT_IN else {"captioner": parameters.captioner}
     draft = begin(output, MODEL, parameters.to_json(), [source.parent])
 
     torch.manual_seed(parameters.seed)
-    model = Captioner(config).to(device)
+    model = captioner_named(parameters.captioner)(config).to(device)
     collate = Collate(vocabulary, samples.images.image_format, parameters.max_caption_length)
     train_batches = loader(samples, collate, parameters.batch_size, parameters.loader_workers)
     val_batches = loader(val_samples, collate, parameters.batch_size)
@@ -70,7 +73,7 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
         best = min(history, key=lambda row: row["val_loss"])
         files = [
             draft.put(WEIGHTS, save(weights)),
-            draft.put(CONFIG, _to_json({"model": asdict(config), "images": source.manifest.parameters})),
+            draft.put(CONFIG, _to_json({"model": asdict(config), "images": source.manifest.parameters, **named})),
             draft.put(VOCABULARY, vocabulary.to_json()),
             draft.put(HISTORY, _to_json(history)),
         ]

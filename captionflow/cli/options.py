@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import typer
 
@@ -140,7 +140,7 @@ def _panel(parameters: type[Parameters], name: str) -> str:
 
 
 def _option(parameters: type[Parameters], name: str, schema: dict[str, Any]) -> inspect.Parameter:
-    hint = get_type_hints(parameters)[name]
+    hint = Literal[*schema["enum"]] if "enum" in schema else get_type_hints(parameters)[name]
     repeatable = get_origin(hint) is tuple
     words: dict[str, Any] = {"help": schema["description"] + (" May be repeated." if repeatable else "")}
     words |= {"envvar": schema.get("envvar"), "rich_help_panel": _panel(parameters, name)}

@@ -12,15 +12,13 @@ from typing import Any
 
 from captionflow.core.parameters import Parameters
 
-SAMPLE, INGESTED, CSV, PREPROCESSED, MODEL, EVALUATION = (
-    "sample",
-    "ingested",
-    "csv",
-    "preprocessed",
-    "model",
-    "evaluation",
-)
-"""The kinds of artifact."""
+# The kinds of artifact.
+SAMPLE = "sample"
+INGESTED = "ingested"
+CSV = "csv"
+PREPROCESSED = "preprocessed"
+MODEL = "model"
+EVALUATION = "evaluation"
 
 WORKER, BEAM, TRAINING = "worker", "beam", "training"
 """How an orchestrator runs a step: in its own worker, as a Beam job, or where the deployment trains."""
@@ -38,9 +36,9 @@ class Step:
         does: what it does, in a sentence.
         function: where it is, as `module:function`.
         makes: the kind of artifact it makes.
+        extra: the extra of this package that installs what it needs; the image of a task's container is named after it.
         inputs: name of an argument → kind of the artifact whose URI it takes.
         parameters: its class of parameters, as `module:class`; None if it has none.
-        extra: the extra of this package that installs what it needs.
         runs_in: `WORKER`, `BEAM` or `TRAINING`.
         is_of_workflow: whether it is a task of the main job, or a command alone.
     """
@@ -49,9 +47,9 @@ class Step:
     does: str
     function: str
     makes: str
+    extra: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     parameters: str | None = None
-    extra: str | None = None
     runs_in: str = WORKER
     is_of_workflow: bool = True
 
@@ -81,6 +79,7 @@ STEPS = (
         "Draw the built-in dataset: coloured shapes with five true captions each, in COCO's format.",
         "captionflow.sample.sample:sample",
         SAMPLE,
+        extra="preprocessing",
         parameters="captionflow.sample.parameters:SampleParameters",
         is_of_workflow=False,
     ),

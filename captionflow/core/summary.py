@@ -2,7 +2,7 @@
 
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
-from captionflow.core.steps import EVALUATION, MODEL, workflow
+from captionflow.core.steps import EVALUATION, INGESTED, MODEL, PREPROCESSED, workflow
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import resolve
 
@@ -33,5 +33,7 @@ def _gist(artifact: Artifact) -> str:
         ended = artifact.manifest.counts.get("stopped_by", "epochs")  # older models do not say
         note = "" if ended in ("epochs", "patience") else f"; {ended}"
         return f"{count('epochs')} epochs, best {count('best_epoch')}, {count('weights'):,} weights{note}"
-    kept, read, rejected = (count("captions", name) for name in ("out", "in", "rejected"))
-    return f"{kept} captions of {read}, {rejected} rejected"
+    if artifact.manifest.kind in (INGESTED, PREPROCESSED):
+        kept, read, rejected = (count("captions", name) for name in ("out", "in", "rejected"))
+        return f"{kept} captions of {read}, {rejected} rejected"
+    return ", ".join(f"{value} {name}" for name, value in artifact.manifest.counts.items() if type(value) is int)

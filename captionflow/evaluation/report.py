@@ -12,6 +12,7 @@ from PIL import Image
 
 from captionflow.captioner.dataset import to_tensor
 from captionflow.core.records import Sample
+from captionflow.images.formats import IMAGE_FORMATS
 
 # Pixels: twice what a card of the gallery measures.
 _WIDEST = 448
@@ -46,7 +47,7 @@ class Exhibit:
     def data_uri(self) -> str:
         """The picture as a `data:` URI a browser shows, no larger than it is shown."""
         image, kind = self.sample.image, self.image_format
-        if kind == "tensor" or self.sample.width > _WIDEST:
+        if IMAGE_FORMATS[kind].pillow is None or self.sample.width > _WIDEST:
             image, kind = _thumbnail(self.sample, kind), "png"
         return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 

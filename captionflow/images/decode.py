@@ -9,11 +9,11 @@ from importlib import import_module
 
 from PIL import Image, UnidentifiedImageError
 
+from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.images.parameters import ImageParameters
 
 # Only these decoders: others (EPS, for one) start programs or have no place in an image dataset.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-_BEGINNINGS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _BACKGROUND = (255, 255, 255)
 _MEGAPIXEL = 1_000_000
 # Broken metadata is the web's daily bread and not worth a line in the log each.
@@ -58,9 +58,10 @@ class StoredImage:
 
 def is_stored_form(data: bytes, parameters: ImageParameters) -> bool:
     """Whether `data` begins, or for a tensor is as long, as what `encode` makes."""
-    if parameters.image_format == "tensor":
+    form = IMAGE_FORMATS[parameters.image_format]
+    if form.pillow is None:
         return len(data) == 3 * parameters.image_size**2
-    return data.startswith(_BEGINNINGS[parameters.image_format])
+    return data.startswith(form.begins)
 
 
 def load_decoders() -> None:
@@ -68,6 +69,9 @@ def load_decoders() -> None:
     Image.preinit()
     for name in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin", "ImageCms", "ImageColor", "ImagePalette"):
         import_module(f"PIL.{name}")
+    for form in IMAGE_FORMATS.values():
+        if form.pillow:
+            Image.new("RGB", (1, 1)).save(io.BytesIO(), form.pillow)
 
 
 def process(data: bytes, parameters: ImageParameters) -> StoredImage:
@@ -173,12 +177,11 @@ def _on_square(image: Image.Image, side: int) -> Image.Image:
 
 
 def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> bytes:
-    """Return an RGB picture as a JPEG or PNG file, or as raw uint8 of shape (3, height, width)."""
-    if image_format == "tensor":
+    """Return an RGB picture in one of `IMAGE_FORMATS`."""
+    form = IMAGE_FORMATS[image_format]
+    if form.pillow is None:
         return b"".join(channel.tobytes() for channel in image.split())
     buffer = io.BytesIO()
-    if image_format == "png":
-        image.save(buffer, "PNG")
-    else:
-        image.save(buffer, "JPEG", quality=jpeg_quality)
+    # Of no effect on a form that loses nothing.
+    image.save(buffer, form.pillow, quality=jpeg_quality)
     return buffer.getvalue()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from captionflow.core.parameters import Parameters, parameter
+from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.web.parameters import AccessParameters
 
 
@@ -28,8 +29,8 @@ class StoredImageParameters(Parameters):
         "fast: decode JPEGs at the smallest scale that suffices and average with a narrow filter; exact: decode in "
         "full and resample with Lanczos, at about twice the time. They differ by less than 2/255 a pixel on average.",
     )
-    image_format: Literal["jpeg", "png", "tensor"] = parameter(
-        "jpeg", "Stored form; tensor is raw uint8 (3, height, width), read without decoding."
+    image_format: str = parameter(
+        "jpeg", "Stored form; tensor is raw uint8 (3, height, width), read without decoding.", enum=[*IMAGE_FORMATS]
     )
     jpeg_quality: int = parameter(95, "JPEG quality of the stored images.", minimum=1, maximum=100)
 

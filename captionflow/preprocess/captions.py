@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 
 from captionflow.core.draft import Draft, now
@@ -13,12 +13,10 @@ from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import Manifest, Parent
 from captionflow.core.records import ImageCaption, RecordError, Reject, to_json_line
 from captionflow.core.shards import REJECTS, SPLITS
-from captionflow.preprocess.cleaning import clean_caption
+from captionflow.preprocess.filters import Record, apply_all
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, Layout, ShardInfo
-
-Record = ImageCaption | Reject
 
 # A split that is to have so many images by chance has at least one, but for one time in 10^21.
 _SURELY_SOME = 50
@@ -33,33 +31,6 @@ def parse(line: bytes) -> Record:
         return ImageCaption.from_json(line)
     except RecordError as error:
         return Reject("read", error.reason, str(error))
-
-
-def license_key(name: str) -> str:
-    """Return the form in which licence names are compared: COCO says 'Attribution License', people 'attribution'."""
-    return name.strip().casefold().removesuffix("license").strip()
-
-
-def allowed_licenses(names: Iterable[str]) -> frozenset[str]:
-    """Return the licences to keep, as `filter_license` takes them."""
-    return frozenset(map(license_key, names))
-
-
-def filter_license(record: Record, allowed: frozenset[str]) -> Record:
-    """Keep a caption if the licence of its image is allowed."""
-    if isinstance(record, Reject) or "*" in allowed or license_key(record.image_license) in allowed:
-        return record
-    return Reject.of(record, "licenses", "license_not_allowed", record.image_license)
-
-
-def clean(record: Record) -> Record:
-    """Clean a caption's text."""
-    if isinstance(record, Reject):
-        return record
-    text = clean_caption(record.caption)
-    if not text:
-        return Reject.of(record, "captions", "empty_caption", "nothing is left after cleaning")
-    return replace(record, caption=text)
 
 
 def split_shares(parameters: PreprocessParameters) -> dict[str, float]:
@@ -80,8 +51,7 @@ def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters
     shares = split_shares(parameters)
     if all(share * images >= _SURELY_SOME for share in shares.values()):
         return
-    allowed = allowed_licenses(parameters.licenses)
-    records = (clean(filter_license(parse(line), allowed)) for line in lines)
+    records = (apply_all(parse(line), parameters) for line in lines)
     filled = {layout.assign(record.image_id).split for record in records if isinstance(record, ImageCaption)}
     # Where nothing at all is left, the job tells why.
     if filled and (empty := [split for split in shares if split not in filled]):

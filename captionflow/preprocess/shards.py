@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from captionflow.core.manifest import FileInfo
 from captionflow.core.shards import SPLITS
+from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.preprocess.parameters import PreprocessParameters
 
 # Where a finished shard's ShardInfo is kept until the manifest holds it, for an attempt that resumes.
@@ -19,8 +20,6 @@ _MEGABYTE = 1_000_000
 # is all overhead.
 _IMAGES_PER_SHARD = 256
 _MAX_SHARDS_FOR_BALANCE = 64
-# Bytes of an encoded picture per byte of raw pixels, seen on COCO photographs at 224 pixels.
-_COMPRESSION = {"jpeg": 0.15, "png": 0.7, "tensor": 1.0}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Layout:
     def plan(cls, images: int, parameters: PreprocessParameters) -> "Layout":
         """Choose the number of shards for a number of images."""
         raw_bytes = 3 * parameters.image_size**2
-        image_bytes = raw_bytes * _COMPRESSION[parameters.image_format]
+        image_bytes = raw_bytes * IMAGE_FORMATS[parameters.image_format].compression
         by_size = max(1.0, parameters.shard_megabytes * _MEGABYTE / image_bytes)
         fractions = parameters.split_fractions
         counts = [

@@ -18,8 +18,9 @@ from captionflow.core.draft import Draft
 from captionflow.core.records import Caption, ImageCaption, Reject, Sample, to_json_line
 from captionflow.core.shards import REJECTS, SHARD_SUFFIX
 from captionflow.images.attempts import FetchError
-from captionflow.preprocess.captions import Record, unpack
+from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
+from captionflow.preprocess.filters import Record
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, ShardInfo, ShardKey

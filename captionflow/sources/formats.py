@@ -53,7 +53,7 @@ FORMATS = (
 )
 """Every format, in the order in which they are asked."""
 
-EXPECTED = f"expected {coco_format.DESCRIPTION}, {csv_format.DESCRIPTION}, or {jsonl_format.DESCRIPTION}"
+EXPECTED = f"expected {', or '.join(format_.description for format_ in FORMATS)}"
 
 
 def recognise(head: bytes) -> Format | None:
