@@ -136,7 +136,7 @@ def test_images_and_resources_are_options(tmp_path: Path) -> None:
     )  # fmt: skip
     containers = executors(spec)
     assert {name: found["image"] for name, found in containers.items()} == {
-        component.name: f"registry.example/team/captionflow-{component.name}:7" for component in COMPONENTS
+        component.name: f"registry.example/team/captionflow-{component.step.extra}:7" for component in COMPONENTS
     }
     assert containers["train"]["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert containers["train"]["resources"]["accelerator"]["resourceCount"] == "2"
