@@ -32,7 +32,7 @@ Shard = tuple[tuple[str, int, int], Iterable[bytes]]
 
 
 @beam.typehints.with_output_types(Record)
-class ReadCaptions(beam.PTransform):
+class ReadCaptions(beam.PTransform[beam.Pipeline, beam.PCollection[Record]]):
     """Read `captions.jsonl`; a line that is no ImageCaption becomes a Reject."""
 
     def __init__(self, uri: str) -> None:
@@ -48,7 +48,7 @@ class ReadCaptions(beam.PTransform):
         )
 
 
-class FilterCaptions(beam.PTransform):
+class FilterCaptions(beam.PTransform[beam.PCollection[Record], beam.PCollection[Record]]):
     """Put the captions through every rule, in a step of its own each; one that is refused becomes a Reject."""
 
     def __init__(self, parameters: PreprocessParameters) -> None:
@@ -62,7 +62,7 @@ class FilterCaptions(beam.PTransform):
         return records
 
 
-class IndexEarlier(beam.PTransform):
+class IndexEarlier(beam.PTransform[beam.Pipeline, beam.PCollection[Earlier]]):
     """List what an earlier preprocessed artifact holds of each image, so that it need not be fetched again."""
 
     def __init__(self, earlier: EarlierArtifact) -> None:
@@ -75,7 +75,7 @@ class IndexEarlier(beam.PTransform):
         return files | beam.FlatMap(_index, self._earlier.artifact.uri)
 
 
-class GroupByShard(beam.PTransform):
+class GroupByShard(beam.PTransform[beam.PCollection[Record | Earlier], beam.PCollection[Shard]]):
     """Bring everything known of a shard's images together: the job's one shuffle."""
 
     def __init__(self, layout: Layout) -> None:
@@ -87,7 +87,7 @@ class GroupByShard(beam.PTransform):
         return records | "AssignShards" >> beam.Map(preprocess.assign_shard, self._layout) | beam.GroupByKey()
 
 
-class WriteShards(beam.PTransform):
+class WriteShards(beam.PTransform[beam.PCollection[Shard], beam.PCollection[ShardInfo]]):
     """Make one Avro file and one file of Rejects for each shard.
 
     Args:
@@ -107,7 +107,7 @@ class WriteShards(beam.PTransform):
         return shards | beam.ParDo(self._write)
 
 
-class CommitManifest(beam.PTransform):
+class CommitManifest(beam.PTransform[beam.PCollection[ShardInfo], beam.PCollection[str]]):
     """Gather what came of every shard and write the manifest, last of all."""
 
     def __init__(self, draft: Draft, captions: int, reused: Parent | None = None) -> None:
@@ -139,7 +139,7 @@ class _WriteShards(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._begun:
             for info in self._finish():
-                yield WindowedValue(info, GlobalWindow().max_timestamp(), [GlobalWindow()])
+                yield WindowedValue(info, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
     def _finish(self) -> Iterator[ShardInfo]:
         if info := self._begun.popleft().result():

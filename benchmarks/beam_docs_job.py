@@ -1,9 +1,9 @@
-"""The preprocessing job in the shape that the Beam documentation gives it, as a baseline.
+"""The preprocessing job with the structure of the Beam documentation's example, as a baseline.
 
     python -m benchmarks.beam_docs_job captions.jsonl OUTPUT
 
-One element is one caption: its image is requested anew, decoded in full, made a float tensor,
-resized and stored as such. Only the shape is the documentation's; the code was written here.
+One element is one caption: its image is requested each time, decoded in full, made a float tensor,
+resized and stored. The structure is the documentation's; the code is our own.
 """
 
 import io
@@ -61,7 +61,7 @@ def serialize(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run the job."""
     captions, output = sys.argv[1:]
-    # By name, as Beam's DirectRunner would first try to download another.
+    # Not DirectRunner, which would download a Prism binary and run that.
     with beam.Pipeline("FnApiRunner") as pipeline:
         (
             pipeline

@@ -1,4 +1,4 @@
-"""The programs that benchmarks/preprocess.py compares, each ready to be run on N images of the benchmark server."""
+"""The programs that benchmarks/preprocess.py compares, each as a function that runs it on a Job."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ _LICENSE = "Attribution License"
 
 @dataclass(frozen=True)
 class Job:
-    """What a contender is to do, and where."""
+    """The work of a contender: numbers of images and of captions an image, folder, server and CPUs."""
 
     images: int
     captions: int
@@ -52,7 +52,7 @@ Contender = Callable[[Job], Measurement]
 
 
 def captionflow(*options: str) -> Contender:
-    """Our job, started as a user does."""
+    """Return our job, started by its command as a user would."""
 
     def run(job: Job) -> Measurement:
         ingested = ingest(str(job.folder / "ingested"), IngestParameters(sources=(str(job.write_captions()),)))
@@ -64,7 +64,7 @@ def captionflow(*options: str) -> Contender:
 
 
 def img2dataset(environment: Path, *options: str) -> Contender:
-    """img2dataset from its own environment, with as many processes as there are CPUs."""
+    """Return img2dataset, from its own environment, with as many processes as there are CPUs."""
 
     def run(job: Job) -> Measurement:
         urls = job.folder / "urls.txt"
@@ -78,26 +78,26 @@ def img2dataset(environment: Path, *options: str) -> Contender:
 
 
 def beam_docs(job: Job) -> Measurement:
-    """The job in the shape of the Beam documentation's."""
+    """Run the job with the structure of the Beam documentation's example."""
     out = job.folder / "out"
     out.mkdir()
     return job.run([sys.executable, "-m", "benchmarks.beam_docs_job", str(job.write_captions()), str(out / "samples")])
 
 
 def limit(pictures: Path, images: int) -> float:
-    """Images per second of decoding, resizing and encoding alone, in as many processes as there are CPUs."""
+    """Return the images per second of decoding, resizing and encoding alone, in as many processes as there are CPUs."""
     command = [sys.executable, "-m", "benchmarks.limit", str(pictures), str(images), str(os.cpu_count())]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def install_img2dataset(environment: Path) -> None:
-    """Make a throw-away environment for it, if it is not there yet."""
+    """Install img2dataset into an environment of its own, if that does not exist yet."""
     if (environment / "bin" / "img2dataset").exists():
         return
     print(f"installing img2dataset {IMG2DATASET} into {environment}", file=sys.stderr)
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", "3.11", str(environment)], check=True)
-    # It needs pkg_resources, which newer setuptools lack.
+    # img2dataset needs pkg_resources, which newer setuptools lack.
     packages = [f"img2dataset=={IMG2DATASET}", "setuptools<81"]
     python = f"--python={environment / 'bin' / 'python'}"
     subprocess.run([*uv, "pip", "install", "--quiet", python, *packages], check=True)

@@ -1,9 +1,9 @@
-"""How fast the preprocess job is on Flink clusters of one and of two task managers, beside DirectRunner.
+"""Compare the preprocess job on Flink clusters of one and of two task managers with DirectRunner.
 
     make flink && python -m benchmarks.flink [--count 5000] [--rounds 3]
 
-Each task manager works on one part at a time. All of it runs on this machine, the image server included, so this tells
-what the way over Flink costs; what more machines bring it cannot tell. Figures are medians of interleaved runs.
+Each task manager works on one part at a time. Everything runs on this machine, the image server included. So this
+measures the cost of Flink, and not the gain of more machines. Figures are medians of interleaved runs.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import contenders, pictures
 from benchmarks.measure import Measurement, median
-from benchmarks.preprocess import ROOT, Case, describe, run, tell
+from benchmarks.preprocess import ROOT, Case, describe, log, run
 from tests.flink_cluster import flink_cluster, missing
 
 RESULT = ROOT / "benchmarks" / "results" / "flink.md"
@@ -23,13 +23,13 @@ DIRECT = "DirectRunner"
 
 
 def main() -> None:
-    """Measure, print, keep the table."""
+    """Measure, print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000, help="images to fetch (default 5000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
     arguments = parser.parse_args()
-    if lacking := missing():
-        parser.error(lacking)
+    if reason := missing():
+        parser.error(reason)
     measured: dict[str, list[Measurement]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="captionflow-benchmark-") as folder, ExitStack() as running:
         drawn = Path(folder, "pictures")
@@ -44,7 +44,7 @@ def main() -> None:
             cases.append(Case(f"Flink, task managers: {number}", contenders.captionflow(*beam), arguments.count))
         for number in range(arguments.rounds):
             for case in cases:
-                tell(f"round {number + 1} of {arguments.rounds}: {case.name}")
+                log(f"round {number + 1} of {arguments.rounds}: {case.name}")
                 measured[case.name].append(run(case, drawn, latency=0))
     text = table({name: median(rows) for name, rows in measured.items()})
     text = f"{arguments.count} images; {describe(None, size)}. Medians of {arguments.rounds} runs.\n\n{text}"

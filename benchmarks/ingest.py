@@ -1,9 +1,9 @@
-"""How long ingest takes, and how much memory, on a collection of COCO train2014's size.
+"""Measure the time and memory of ingest on a collection of COCO train2014's size.
 
     python benchmarks/ingest.py [--images N] [--captions N] [--gzip]
 
-The collection is synthetic, with COCO's fields in COCO's lengths. `captionflow ingest` runs in a
-process of its own, whose peak resident memory is reported beside the goal of 300 MB.
+The collection is synthetic, with COCO's fields and their typical lengths. `captionflow ingest` runs in a
+process of its own; its peak resident memory is printed beside the goal of 300 MB.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""The limit of preprocessing: decode, resize and encode as the job does, and nothing else.
+"""Measure the upper limit of preprocessing: decode, resize and encode as the job does, and nothing else.
 
     python -m benchmarks.limit FOLDER COUNT PROCESSES
 
-Pictures come from memory, no network and no Beam is involved, each process works alone. Prints
-images per second, the start of the processes left out.
+Pictures come from memory, without network and Beam, and each process works alone. It prints images per
+second, without the start of the processes.
 """
 
 import multiprocessing
@@ -26,7 +26,7 @@ def work(pictures: list[bytes], count: int, barrier: Any) -> None:
 
 
 def main() -> None:
-    """Measure."""
+    """Measure and print."""
     folder, count, processes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     pictures = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
     barrier = multiprocessing.Barrier(processes + 1)

@@ -18,7 +18,18 @@ _SAMPLE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a run took; `steady` is images per second from the first request to the last."""
+    """The figures of a run.
+
+    Attributes:
+        wall: seconds in all.
+        startup: seconds from the start to the first request.
+        steady: images per second from the first request to the last.
+        peak_mb: peak resident memory of all processes together, in MB.
+        peak_process_mb: peak resident memory of the largest process, in MB.
+        requests: requests to the server.
+        fetched_mb: MB that the server sent.
+        written_mb: MB of the output.
+    """
 
     wall: float
     startup: float
@@ -39,7 +50,7 @@ def median(measurements: Iterable[Measurement]) -> Measurement:
 def measure(
     command: list[str], images: int, traffic: Traffic, output: Path, env: dict[str, str] | None = None
 ) -> Measurement:
-    """Run a command that fetches `images` images and writes `output`."""
+    """Run and measure a command that fetches `images` images and writes `output`."""
     traffic.requests = traffic.sent_bytes = 0
     traffic.first_at = traffic.last_at = 0.0
     log = output.with_name(f"{output.name}.log")

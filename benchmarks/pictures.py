@@ -1,4 +1,4 @@
-"""Pictures for benchmarks, of the sizes COCO's have."""
+"""Draw pictures for benchmarks."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def draw(folder: Path, count: int, width: int, height: int, quality: int) -> None:
-    """Write JPEGs whose detail falls off as a photograph's does, amplitude as 1 / frequency."""
+    """Write JPEGs of random detail; like a photograph's, its amplitude falls as 1 / frequency."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
@@ -17,7 +17,7 @@ def draw(folder: Path, count: int, width: int, height: int, quality: int) -> Non
         shape = (3, *frequency.shape)
         waves = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
         planes = np.fft.irfft2(waves / frequency, s=(height, width))
-        # Colours of photographs go together: most of the detail is brightness.
+        # The colours of a photograph are correlated: most of its detail is brightness.
         planes = planes[:1] + 0.3 * planes
         planes = 128 + 45 * planes / planes.std()
         image = Image.fromarray(planes.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

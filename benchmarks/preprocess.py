@@ -3,11 +3,10 @@
     python -m benchmarks.preprocess [--images FOLDER] [--count 5000] [--rounds 3] [--latency-ms 0]
 
 All fetch the same pictures from one local HTTP server and take turns; figures are medians of the
-rounds. Steady images/s are those from the first request to the last; wall time counts from the start
-of the process. img2dataset is installed into an environment of its own under .bench. Its default
-resizing is to fit the picture into the square and fill up with white; ours does the same work with
---resize pad. The case with one CPU gives that one to the server as well. The table and the plot go
-to benchmarks/results.
+rounds. Steady images/s are measured from the first request to the last, wall time from the start
+of the process. img2dataset is installed into an environment of its own under .bench. By default
+it fits the picture into the square and pads it with white; ours does the same with --resize pad.
+In the case with one CPU the server shares that CPU. The table and the plot go to benchmarks/results.
 """
 
 import argparse
@@ -28,13 +27,13 @@ from benchmarks.server import serve
 
 ROOT = Path(__file__).parents[1]
 SMALL = 500
-# The documentation's job is slow: its rate is as well seen on fewer images.
+# The documentation's job is slow: fewer images suffice to measure its rate.
 DOCS_ONE, DOCS_FIVE = 300, 60
 
 
 @dataclass(frozen=True)
 class Case:
-    """A contender and how much it is given."""
+    """A contender with its numbers of images, captions an image and CPUs."""
 
     name: str
     contender: Contender
@@ -44,7 +43,7 @@ class Case:
 
 
 def main() -> None:
-    """Measure, print, plot."""
+    """Measure, print and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of JPEGs (default: drawn at COCO's size)")
     parser.add_argument("--count", type=int, default=5000, help="images to fetch (default 5000)")
@@ -74,7 +73,7 @@ def main() -> None:
 
 
 def compared(environment: Path, count: int) -> list[Case]:
-    """The cases that take turns."""
+    """Return the cases that take turns."""
     ours, theirs = contenders.captionflow(), contenders.img2dataset(environment)
     sharded = contenders.img2dataset(environment, "--number_sample_per_shard=1000")
     return [
@@ -91,21 +90,21 @@ def compared(environment: Path, count: int) -> list[Case]:
 
 
 def growing() -> list[Case]:
-    """Tiny pictures in growing numbers, to see that memory and time for each do not grow."""
+    """Return cases of more and more tiny pictures, whose memory, and time for a picture, should not grow."""
     return [Case(f"ours, {n} tiny", contenders.captionflow(), n) for n in (500, 5_000, 50_000)]
 
 
 def run_rounds(
     cases: list[Case], folder: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Measurement], list[float]]:
-    """Run the cases and the limit in turns; returns medians by name, and the limit of each round."""
+    """Run the cases and the limit in turns; returns the medians by name, and the limit of each round."""
     measured: dict[str, list[Measurement]] = defaultdict(list)
     limits = []
     for number in range(arguments.rounds):
         for case in cases:
-            tell(f"round {number + 1} of {arguments.rounds}: {case.name}")
+            log(f"round {number + 1} of {arguments.rounds}: {case.name}")
             measured[case.name].append(run(case, folder, arguments.latency_ms / 1000))
-        tell(f"round {number + 1} of {arguments.rounds}: the limit")
+        log(f"round {number + 1} of {arguments.rounds}: the limit")
         limits.append(contenders.limit(folder, arguments.count))
     return {name: median(values) for name, values in measured.items()}, limits
 
@@ -114,7 +113,7 @@ def run_once(cases: list[Case], folder: Path, latency: float = 0.0) -> dict[str,
     """Run each case once."""
     measured = {}
     for case in cases:
-        tell(case.name)
+        log(case.name)
         measured[case.name] = run(case, folder, latency)
     return measured
 
@@ -124,17 +123,17 @@ def run(case: Case, folder: Path, latency: float) -> Measurement:
     work = tempfile.TemporaryDirectory(prefix="captionflow-benchmark-")
     with work as path, serve(folder, latency, set(case.cpus)) as traffic:
         measured = case.contender(Job(case.images, case.captions, Path(path), traffic, set(case.cpus)))
-    tell(f"    {measured.wall:.1f} s in all, {measured.steady:.0f} images/s")
+    log(f"    {measured.wall:.1f} s in all, {measured.steady:.0f} images/s")
     return measured
 
 
-def tell(text: str) -> None:
-    """Report progress."""
+def log(text: str) -> None:
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def describe(folder: Path | None, size: float) -> str:
-    """Say on what it was measured."""
+    """Return the machine and the pictures of the measurement, in words."""
     source = folder.name if folder else "drawn pictures, 640×480"
     return f"{os.cpu_count()} CPUs ({platform.machine()}), {source}, {size / 1000:.0f} KB on average"
 

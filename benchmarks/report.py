@@ -16,7 +16,7 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio or figure and what it should be."""
+    """A figure and its bound."""
 
     name: str
     value: float
@@ -31,7 +31,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured: medians by case, the processor's limit in images/s, on what."""
+    """The measurements: medians by case, the processor's limit in images/s, the number of images and the machine."""
 
     cases: dict[str, Measurement]
     limit: float
@@ -39,7 +39,7 @@ class Report:
     machine: str
 
     def goals(self) -> list[Goal]:
-        """Compare the cases."""
+        """Return the ratios of the cases, with their bounds."""
         c = self.cases
         ours, theirs, five = c["ours"], c["img2dataset"], c["ours, five captions"]
         sharded = c["img2dataset, 1,000 a shard"]
@@ -68,7 +68,7 @@ class Report:
         ]
 
     def text(self) -> str:
-        """Return it all as Markdown."""
+        """Return the table and the goals as Markdown."""
         rows = [
             f"| {name} | {m.wall:.1f} | {m.startup:.1f} | {m.steady:.0f} | {m.peak_mb:.0f} | {m.peak_process_mb:.0f} "
             f"| {m.requests:.0f} | {m.fetched_mb:.0f} | {m.written_mb:.1f} |"

@@ -1,7 +1,7 @@
-"""A web server for benchmarks: pictures from memory under any number of URLs, with a latency of choice.
+"""A web server for benchmarks: pictures from memory under any number of URLs, with an artificial latency.
 
-`/N.jpg` is picture N modulo their number, so that distinct URLs may repeat pictures. One process,
-one event loop, answers built beforehand: it takes little from the programs that are measured.
+`/N.jpg` is picture N modulo the number of pictures, so any number of URLs is served. One process with one
+event loop sends responses built in advance, and so takes little time from the programs that are measured.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Traffic(Structure):
-    """What the server has seen: counts, and the times (`time.time()`) of its first and last request."""
+    """The server's statistics: counts, and the times (`time.time()`) of the first and the last request."""
 
     _fields_ = (
         ("port", c_int64),
@@ -34,7 +34,7 @@ def serve(folder: Path, latency: float = 0.0, cpus: set[int] | None = None) -> I
 
     Args:
         folder: where the pictures are.
-        latency: seconds before each answer.
+        latency: seconds before each response.
         cpus: the CPUs it may use; all if None.
     """
     context = multiprocessing.get_context("spawn")
@@ -59,7 +59,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        # A whole answer fits, so that it is sent at once.
+        # Large enough for a whole response, so that it is sent at once.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
 
     def data_received(self, data: bytes) -> None:

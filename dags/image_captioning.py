@@ -4,6 +4,7 @@ Wiring only: a task for each row of the table of steps. What a task does is impo
 """
 
 from datetime import datetime
+from typing import Any
 
 from airflow.sdk import dag
 
@@ -50,9 +51,9 @@ Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells wha
 )
 def image_captioning() -> None:
     """Chain the steps; what passes between them is URIs."""
-    made = {}
+    outputs: dict[str, Any] = {}
     for step in STEPS:
-        made[step.makes] = task_of(step, {name: made[kind] for name, kind in step.inputs.items()}).output
+        outputs[step.makes] = task_of(step, {name: outputs[kind] for name, kind in step.inputs.items()}).output
 
 
 image_captioning()

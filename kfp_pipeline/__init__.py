@@ -1,1 +1,1 @@
-"""The main job on Kubeflow Pipelines: component files, the pipeline of them, and how it is submitted."""
+"""The main job on Kubeflow Pipelines: component files, the pipeline made of them, and its submission."""

@@ -1,7 +1,7 @@
 """The component files, written from the table of steps: `python -m kfp_pipeline.component_files`.
 
-A component file is the portable form that every version of Kubeflow Pipelines reads. Each runs the
-`captionflow` command that does the step, and hands on the URI of the step's artifact.
+A component file is the portable form that every version of Kubeflow Pipelines reads. A component runs the
+`captionflow` command of its step and outputs the URI of the step's artifact.
 """
 
 import json
@@ -29,49 +29,49 @@ _TYPES = {"string": "String", "integer": "Integer", "number": "Float", "array": 
 
 @dataclass(frozen=True)
 class Component:
-    """A step as a component of Kubeflow's, and its interface."""
+    """A step as a Kubeflow component: its names, inputs and output."""
 
     step: Step
 
     @property
     def name(self) -> str:
-        """Its name, which is that of its folder and its image."""
+        """The name of the component, its folder and its image."""
         return component_of(self.step.name)
 
     @property
     def file(self) -> Path:
-        """Where the component file is."""
+        """The path of the component file."""
         return FOLDER / self.name / "component.yaml"
 
     @property
     def output(self) -> str:
-        """Name of the output that hands on the URI of the step's artifact."""
+        """Name of the output that holds the URI of the step's artifact."""
         return output_of(self.step.makes)
 
     @property
     def uris(self) -> dict[str, str]:
-        """Name of an input that takes a URI → the step's argument."""
+        """Name of each input that is a URI → the step's argument."""
         return {output_of(kind): name for name, kind in self.step.inputs.items()}
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """The step's own parameters: name of the input → JSON Schema."""
+        """Name of each input that is a parameter of the step → JSON Schema."""
         schemas = self.step.parameters_class.json_schema().items()
         return {input_of(name): schema for name, schema in schemas}
 
     def option(self, name: str) -> str:
-        """Return the option of the command that takes an input."""
-        ours = {_ROOT: "output", **self.uris, **PARAMETERS}
-        return flag(ours.get(name, name))
+        """Return the command's option for an input."""
+        names = {_ROOT: "output", **self.uris, **PARAMETERS}
+        return flag(names.get(name, name))
 
     def parameters(self, values: Mapping[str, Any]) -> Parameters:
-        """Read the step's parameters out of a run's arguments.
+        """Read the step's parameters from the arguments of a run.
 
         Raises:
             InvalidInputError: a value is of the wrong type or out of bounds.
         """
-        given = {ours: values[theirs] for theirs, ours in PARAMETERS.items() if theirs in values}
-        return self.step.parameters_class.from_mapping({**values, **given})
+        renamed = {name: values[input_] for input_, name in PARAMETERS.items() if input_ in values}
+        return self.step.parameters_class.from_mapping({**values, **renamed})
 
 
 COMPONENTS = tuple(Component(step) for step in workflow())
@@ -84,13 +84,13 @@ def content(component: Component) -> dict[str, Any]:
         _ROOT: ARTIFACT_ROOT_MEANING,
         _RUN_ID: "Folder of this run's artifacts in it.",
     }
-    takes = [{"name": name, "description": text, "type": "String"} for name, text in uris.items()]
-    takes += [_input(name, schema) for name, schema in component.schemas.items()]
-    arguments = [(component.option(given["name"]), {"inputValue": given["name"]}) for given in takes]
+    fields = [{"name": name, "description": text, "type": "String"} for name, text in uris.items()]
+    fields += [_input(name, schema) for name, schema in component.schemas.items()]
+    arguments = [(component.option(field["name"]), {"inputValue": field["name"]}) for field in fields]
     return {
         "name": component.name,
         "description": component.step.does,
-        "inputs": takes,
+        "inputs": fields,
         "outputs": [
             {"name": component.output, "description": f"URI of the {_title(component.output)}.", "type": "String"}
         ],
@@ -109,11 +109,11 @@ def _title(name: str) -> str:
 
 
 def _input(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    found = {"name": name, "description": inputs.describe(schema), "type": _TYPES[inputs.kind(schema)]}
+    field = {"name": name, "description": inputs.describe(schema), "type": _TYPES[inputs.kind(schema)]}
     if inputs.is_required(name, schema):
-        return found
+        return field
     default = inputs.default(schema)
-    return found | {"default": default if isinstance(default, str) else json.dumps(default)}
+    return field | {"default": default if isinstance(default, str) else json.dumps(default)}
 
 
 def write() -> None:

@@ -1,20 +1,20 @@
-"""How a step's parameter appears as an input of a component or of the pipeline.
+"""A step's parameter as an input of a component or of the pipeline.
 
-Kubeflow's inputs have no bounds and no null: bounds are told in the description, and an empty text stands for null.
+Kubeflow's inputs have no bounds and no null. So the description states the bounds, and an empty text stands for null.
 """
 
 from typing import Any
 
 
 def kind(schema: dict[str, Any]) -> str:
-    """Return JSON Schema's name of the input's type."""
+    """Return the input's type, by its name in JSON Schema."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    (found,) = (kind for kind in kinds if kind != "null")
-    return str(found)
+    (name,) = (kind for kind in kinds if kind != "null")
+    return str(name)
 
 
 def is_required(name: str, schema: dict[str, Any]) -> bool:
-    """Whether there is no default that would do: without sources there is nothing to ingest."""
+    """Whether a run must give the input: it has no default, or an empty one that no run can use (`sources`)."""
     return "default" not in schema or name == "sources"
 
 

@@ -16,13 +16,13 @@ from urllib3.exceptions import HTTPError
 
 from captionflow.core.errors import InvalidInputError
 from kfp_pipeline.parameters import KubeflowParameters
-from kfp_pipeline.service import PassingError, RunState, Service, first_line
+from kfp_pipeline.service import RunState, Service, TransientError, first_line
 from kfp_pipeline.submission import Submission
 
 
 class _Client(kfp.Client):  # type: ignore[misc]
     def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
-        """Ask once; the SDK asks five times, with a traceback for each."""
+        """Ask once; the SDK would ask five times and print a traceback for each."""
         return self._healthz_api.healthz_service_get_healthz()
 
 
@@ -38,16 +38,16 @@ class Kubeflow(Service):
         self._experiment = parameters.experiment
         self._run_id = ""
         self._tasks: set[str] = set()
-        given = {name: value for name, value in asdict(parameters).items() if value is not None}
-        del given["experiment"]
-        with self._in_one_line(), warnings.catch_warnings():
+        options = {name: value for name, value in asdict(parameters).items() if value is not None}
+        del options["experiment"]
+        with self._translated_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self._client = _Client(**given)
+            self._client = _Client(**options)
 
     def submit(self, submission: Submission) -> None:
         """Start a run."""
-        # The SDK takes files alone, and not those that hold a whole job.
-        with NamedTemporaryFile("w", suffix=".yaml") as file, redirect_stdout(io.StringIO()), self._in_one_line():
+        # The SDK reads a pipeline from a file alone, and the file must not hold a whole job.
+        with NamedTemporaryFile("w", suffix=".yaml") as file, redirect_stdout(io.StringIO()), self._translated_errors():
             json.dump(submission.spec, file)
             file.flush()
             run = self._client.create_run_from_pipeline_package(
@@ -58,17 +58,17 @@ class Kubeflow(Service):
                 pipeline_root=submission.pipeline_root,
             )
             if not run.run_id:
-                raise ValueError("the SDK takes any answer for a run")
+                raise ValueError("the SDK accepts any answer as a run")
         self._run_id, self._tasks = run.run_id, submission.tasks
 
     @property
     def url(self) -> str:
-        """Where the run is seen in a browser."""
+        """The page of the run."""
         return f"{self._host}/#/runs/details/{self._run_id}"
 
-    def look(self) -> RunState:
-        """Ask how the run is; of a failed one, which of its tasks did."""
-        with self._in_one_line():
+    def state(self) -> RunState:
+        """Ask for the state of the run and, if it failed, for the tasks that did."""
+        with self._translated_errors():
             run = self._client.get_run(self._run_id)
         tasks = (run.run_details and run.run_details.task_details) or []
         # Kubeflow lists its own pods beside the pipeline's tasks.
@@ -76,36 +76,36 @@ class Kubeflow(Service):
         return RunState((run.state or "not begun").lower(), ", ".join(failed))
 
     @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except ApiException as error:
             raise self._refusal(error) from error
         except (HTTPError, OSError) as error:
             reason = first_line(getattr(error, "reason", None) or error).rpartition(": ")[2]
-            raise PassingError(f"--host: {self._host} cannot be reached: {reason}") from error
+            raise TransientError(f"--host: {self._host} cannot be reached: {reason}") from error
         except GoogleAuthError as error:
             raise InvalidInputError(f"--client-id: {first_line(error)}") from error
         except (ValueError, TypeError, AttributeError) as error:
-            # A proxy's login page, for one.
+            # The login page of a proxy, for example.
             raise InvalidInputError(
                 f"--host: {self._host} answers, but not as Kubeflow Pipelines 2 does; is a login needed?"
             ) from error
 
     def _refusal(self, error: ApiException) -> InvalidInputError:
-        said = _message(error.body) or first_line(error.reason)
+        message = _message(error.body) or first_line(error.reason)
         if error.status in (401, 403):
             return InvalidInputError(
-                f"--host: {self._host} refuses with {error.status} ({said}); give a valid token, cookie or namespace"
+                f"--host: {self._host} refuses with {error.status} ({message}); give a valid token, cookie or namespace"
             )
         if error.status == 404:
-            return InvalidInputError(f"--host: {self._host} has no Kubeflow Pipelines API 2 (404: {said})")
-        kind = PassingError if error.status == 0 or error.status >= 500 else InvalidInputError
-        return kind(f"--host: {self._host} answers {error.status}: {said}")
+            return InvalidInputError(f"--host: {self._host} has no Kubeflow Pipelines API 2 (404: {message})")
+        kind = TransientError if error.status == 0 or error.status >= 500 else InvalidInputError
+        return kind(f"--host: {self._host} answers {error.status}: {message}")
 
 
 def _message(body: str | bytes | None) -> str:
-    """Return what the service itself says of an error, if it does so in its own form."""
+    """Return the message in the body of an error; empty if the body is not in the service's form."""
     try:
         return first_line(json.loads(body or "")["message"])
     except (ValueError, TypeError, KeyError):
@@ -113,5 +113,5 @@ def _message(body: str | bytes | None) -> str:
 
 
 def _failure(task: Any) -> str:
-    said = f": {first_line(task.error.message)}" if task.error and task.error.message else ""
-    return f"{task.display_name}{said}"
+    reason = f": {first_line(task.error.message)}" if task.error and task.error.message else ""
+    return f"{task.display_name}{reason}"

@@ -1,4 +1,4 @@
-"""What the Beam documentation calls the components of a Kubeflow pipeline and their inputs and outputs."""
+"""The names of components, inputs and outputs; they follow the example in the Beam documentation."""
 
 from captionflow.core.steps import EVALUATION, INGESTED, MODEL, PREPROCESSED
 
@@ -11,8 +11,8 @@ _ARTIFACTS = {
 }
 _INPUTS = {"runner": "beam_runner", "beam_options": "beam_args", "gcp_project": "gcp_project_id"}
 
-PARAMETERS = {theirs: ours for ours, theirs in _INPUTS.items()}
-"""Name of an input → the parameter that it gives."""
+PARAMETERS = {input_: parameter for parameter, input_ in _INPUTS.items()}
+"""Name of an input → name of the parameter."""
 
 
 def component_of(step: str) -> str:
@@ -21,10 +21,10 @@ def component_of(step: str) -> str:
 
 
 def input_of(name: str) -> str:
-    """Return the name of the input that takes a step's parameter."""
+    """Return the name of the input for a parameter."""
     return _INPUTS.get(name, name)
 
 
 def output_of(kind: str) -> str:
-    """Return the name of the output of a component that makes artifacts of a kind."""
+    """Return the name of the output for a kind of artifact."""
     return _ARTIFACTS.get(kind, f"{kind}_path")

@@ -1,4 +1,4 @@
-"""The parameters of compiling and submitting the pipeline. Imports next to nothing."""
+"""The parameters of compiling and submitting the pipeline. Imports no SDK."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +17,7 @@ _CPU, _MEMORY = r"^[0-9]*[1-9][0-9]*m?$", r"^[1-9][0-9]*([KMGT]i?)?$"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResources(Parameters):
-    """What a container that trains or evaluates takes on Kubernetes."""
+    """CPUs and memory of a container that trains or evaluates, on Kubernetes."""
 
     train_cpu: str = parameter("4", "CPUs of the training and evaluation steps.", pattern=_CPU)
     train_memory: str = parameter("16G", "Memory of the training and evaluation steps.", pattern=_MEMORY)
@@ -59,7 +59,10 @@ class CompileParameters(TrainingResources):
 
 @dataclass(frozen=True, kw_only=True)
 class KubeflowParameters(Parameters):
-    """Where Kubeflow Pipelines is, and who one is to it; all but the experiment is called as in `kfp.Client`."""
+    """Where Kubeflow Pipelines is, and how to log in.
+
+    The names are those of `kfp.Client`, but for `experiment`.
+    """
 
     host: str | None = parameter(None, "Kubeflow Pipelines: http(s)://HOST:PORT.", envvar="KF_PIPELINES_ENDPOINT")
     experiment: str = parameter("Default", "Experiment that holds the run; made if it is not there.")

@@ -1,4 +1,4 @@
-"""The pipeline of the components, and how it is compiled."""
+"""Compile the components into one pipeline."""
 
 import inspect
 from collections.abc import Callable
@@ -35,40 +35,40 @@ def compile_pipeline(parameters: CompileParameters, output: str) -> None:
 
 
 def _pipeline(parameters: CompileParameters) -> Any:
-    load = {component.name: _load(component, parameters) for component in COMPONENTS}
-    takes = pipeline_inputs()
+    loaded = {component.name: _load(component, parameters) for component in COMPONENTS}
+    schemas = pipeline_inputs()
 
     def chain(*channels: Any) -> None:
-        given = dict(zip(takes, channels, strict=True))
-        # Kubeflow's cache compares texts, so what is shared is told apart by its inputs; and it fills in the id of the
-        # run only where that is the whole of an argument.
+        arguments = dict(zip(schemas, channels, strict=True))
+        # Kubeflow's cache compares the texts of arguments, so a shared folder is named by a digest of the inputs.
+        # Kubeflow fills in the id of the run only where the placeholder is the whole argument.
         shared = parameters.cache_folder and f"{parameters.cache_folder}/{INPUTS}"
-        place = {"base_artifact_path": given[ROOT], "run_id": shared or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+        location = {"base_artifact_path": arguments[ROOT], "run_id": shared or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         uris: dict[str, Any] = {}
         for component in COMPONENTS:
-            own = {name: given[name] for name in component.schemas}
-            task = load[component.name](**place, **own, **{name: uris[name] for name in component.uris})
-            _set_up(task, component.step.name, parameters)
+            own = {name: arguments[name] for name in component.schemas}
+            task = loaded[component.name](**location, **own, **{name: uris[name] for name in component.uris})
+            _configure(task, component.step.name, parameters)
             uris[component.output] = task.output
 
     return dsl.pipeline(
-        _with_inputs(chain, takes),
+        _with_inputs(chain, schemas),
         name=PIPELINE_NAME,
         description="From captions and image URLs to a trained, evaluated image-captioning model.",
     )
 
 
 def pipeline_inputs() -> dict[str, dict[str, Any]]:
-    """Return the pipeline's inputs: name → JSON Schema; those of the steps, and where the artifacts go."""
+    """Return name → JSON Schema of the pipeline's inputs: the artifact root, and the parameters of the steps."""
     root = {"type": "string", "description": ARTIFACT_ROOT_MEANING}
     return {ROOT: root} | {name: schema for component in COMPONENTS for name, schema in component.schemas.items()}
 
 
-def _with_inputs(chain: Callable[..., None], takes: dict[str, dict[str, Any]]) -> Callable[..., None]:
+def _with_inputs(chain: Callable[..., None], schemas: dict[str, dict[str, Any]]) -> Callable[..., None]:
     """Give a function the signature and the docstring that Kubeflow reads a pipeline's inputs from."""
-    signature = inspect.Signature([_argument(name, schema) for name, schema in takes.items()])
+    signature = inspect.Signature([_argument(name, schema) for name, schema in schemas.items()])
     chain.__signature__ = signature  # type: ignore[attr-defined]
-    lines = (f"    {name}: {inputs.describe(schema)}" for name, schema in takes.items())
+    lines = (f"    {name}: {inputs.describe(schema)}" for name, schema in schemas.items())
     chain.__doc__ = "\n".join(["Inputs.", "", "Args:", *lines])
     return chain
 
@@ -88,7 +88,7 @@ def _load(component: Component, parameters: CompileParameters) -> Any:
     return components.load_component_from_text(yaml.safe_dump(content))
 
 
-def _set_up(task: Any, step: str, parameters: CompileParameters) -> None:
+def _configure(task: Any, step: str, parameters: CompileParameters) -> None:
     task.set_caching_options(parameters.cache_folder is not None)
     task.set_retry(
         num_retries=RETRIES,

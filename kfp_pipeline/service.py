@@ -1,4 +1,4 @@
-"""What runs pipelines: the form that Kubeflow and Vertex AI share, and how the end of a run is waited for."""
+"""The interface that Kubeflow and Vertex AI share, and waiting for the end of a run."""
 
 import logging
 import time
@@ -20,21 +20,21 @@ _FAILURES_IN_A_ROW = 5
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run is: one word in lower case, and what is said of what failed."""
+    """The state of a run: its name in lower case, and why the run failed."""
 
-    word: str
+    name: str
     failure: str = ""
 
 
-class PassingError(InvalidInputError):
-    """What may be otherwise in a moment."""
+class TransientError(InvalidInputError):
+    """The service cannot be reached for now; asking again may help."""
 
 
 class Service(ABC):
-    """What runs a pipeline.
+    """Runs a pipeline.
 
     Raises:
-        InvalidInputError: it cannot be reached, refuses, or is no such service; in every method.
+        InvalidInputError: from every method, when the service cannot be reached, refuses or is none of this kind.
     """
 
     @abstractmethod
@@ -44,48 +44,48 @@ class Service(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where the run is seen in a browser."""
+        """The page of the run."""
 
     @abstractmethod
-    def look(self) -> RunState:
-        """Ask how the run is."""
+    def state(self) -> RunState:
+        """Ask for the state of the run."""
 
     def wait(self) -> None:
-        """Wait for the end of the run; the states it goes through are logged.
+        """Wait for the end of the run, and log each change of its state.
 
         Raises:
             StepFailedError: it did not succeed.
         """
-        state, pauses = self._look(), _pauses()
-        _LOG.info("run: %s", state.word)
-        while state.word not in _ENDED:
+        state, pauses = self._state(), _pauses()
+        _LOG.info("run: %s", state.name)
+        while state.name not in _ENDED:
             time.sleep(next(pauses))
-            before, state = state, self._look()
+            before, state = state, self._state()
             if state != before:
-                _LOG.info("run: %s", state.word)
-        if state.word != _SUCCEEDED:
-            said = f" ({state.failure})" if state.failure else ""
-            raise StepFailedError(f"the run ended as {state.word}{said}; see {self.url}")
+                _LOG.info("run: %s", state.name)
+        if state.name != _SUCCEEDED:
+            reason = f" ({state.failure})" if state.failure else ""
+            raise StepFailedError(f"the run ended as {state.name}{reason}; see {self.url}")
 
-    def _look(self) -> RunState:
-        """A service that is away for a moment is asked again."""
+    def _state(self) -> RunState:
+        """Ask for the state of the run; ask again after a transient error."""
         pauses = _pauses()
         for _ in range(_FAILURES_IN_A_ROW):
             try:
-                return self.look()
-            except PassingError as error:
+                return self.state()
+            except TransientError as error:
                 _LOG.info("%s; trying again", error)
                 time.sleep(next(pauses))
-        return self.look()
+        return self.state()
 
 
 def first_line(error: object) -> str:
-    """Return the first line of what an error says, or what it is if it says nothing."""
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return one_line(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def _pauses() -> Iterator[float]:
-    """Yield seconds between one question and the next."""
+    """Yield the seconds to wait before each further request."""
     pause = _FIRST_PAUSE
     while True:
         yield pause

@@ -1,4 +1,4 @@
-"""What is submitted, whichever service it goes to: the compiled file and its arguments, checked before they leave."""
+"""The compiled pipeline and its arguments, checked before they are submitted to either service."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Submission:
 
     Attributes:
         spec: the pipeline's specification.
-        pipeline_root: where the service keeps its own files, if the compiled file says so.
+        pipeline_root: folder for the service's own files, if the compiled file names one.
     """
 
     spec: dict[str, Any]
@@ -34,7 +34,7 @@ class Submission:
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes no aliases: what was compiled has none, and a few lines of them are gigabytes when written out."""
+    """Refuses aliases: no compiled pipeline has any, and a few lines of them can unfold to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -46,7 +46,7 @@ def submission(file: str, arguments: str, run_name: str | None = None) -> Submis
     """Check a compiled pipeline and its arguments.
 
     Args:
-        file: the pipeline, as `compile` wrote it.
+        file: path of the compiled pipeline.
         arguments: a JSON object, name → value.
         run_name: by default the pipeline's name and the time.
 
@@ -60,8 +60,8 @@ def submission(file: str, arguments: str, run_name: str | None = None) -> Submis
     inputs = _inputs(spec)
     for unknown in sorted(values.keys() - inputs.keys()):
         raise InvalidInputError(f"--parameters: {name} has no input {unknown!r}; it has {', '.join(sorted(inputs))}")
-    for needed in sorted(name for name in inputs.keys() - values.keys() if not inputs[name].get("isOptional")):
-        raise InvalidInputError(f"--parameters: {needed!r} is missing: {inputs[needed].get('description', '')}")
+    for missing in sorted(name for name in inputs.keys() - values.keys() if not inputs[name].get("isOptional")):
+        raise InvalidInputError(f"--parameters: {missing!r} is missing: {inputs[missing].get('description', '')}")
     if name == PIPELINE_NAME:
         _check(values)
     root = content.get("runtimeConfig", {}).get("gcsOutputDirectory")
@@ -95,7 +95,7 @@ def _content(file: str) -> dict[str, Any]:
 
 
 def _spec(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a pipeline's specification, out of a whole job if that is what was compiled."""
+    """Return the specification of a pipeline, also from a file that holds a whole job."""
     spec: dict[str, Any] = content.get("pipelineSpec", content)
     return spec
 

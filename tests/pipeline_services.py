@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines and Vertex AI Pipelines as far as a client that submits can tell, over HTTP."""
+"""Kubeflow Pipelines and Vertex AI Pipelines over HTTP, with the calls that a submitting client makes."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ def body(handler: BaseHTTPRequestHandler) -> Any:
 
 
 def service_account(email: str, **more: str) -> dict[str, str]:
-    """Return what Google's file of a service account's key holds, with a new key."""
+    """Return the content of a service account's key file, with a new key."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return {"type": "service_account", "client_email": email, "private_key": pem, **more}
@@ -34,7 +34,7 @@ def _who(authorization: str) -> str:
 
 
 class KubeflowPipelines(Site):
-    """The calls of KFP's API v2beta1 that its client makes for a run. `states` are what the run goes through."""
+    """The calls of KFP's API v2beta1 that its client makes for a run. `states` are the states of the run in turn."""
 
     def __init__(self, *states: str) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class KubeflowPipelines(Site):
             send_json(handler, {"multi_user": False})
         elif call == ("GET", "/experiments"):
             (predicate,) = json.loads(parse_qs(url.query)["filter"][0])["predicates"]
-            found = [e for e in self.experiments if e["display_name"] == predicate["stringValue"]]
-            send_json(handler, {"experiments": found} if found else {})
+            matches = [e for e in self.experiments if e["display_name"] == predicate["stringValue"]]
+            send_json(handler, {"experiments": matches} if matches else {})
         elif call == ("POST", "/experiments"):
             self.experiments.append({**sent, "experiment_id": f"experiment-{len(self.experiments)}"})
             send_json(handler, self.experiments[-1])
@@ -62,11 +62,11 @@ class KubeflowPipelines(Site):
             self.runs.append({**sent, "run_id": f"run-{len(self.runs)}"})
             send_json(handler, self.runs[-1])
         elif call == ("GET", "/runs/run-0"):
-            self._tell(handler)
+            self._send_run(handler)
         else:
             send_json(handler, {"error": "Not Found", "code": 5, "message": "Not Found"}, 404)
 
-    def _tell(self, handler: BaseHTTPRequestHandler) -> None:
+    def _send_run(self, handler: BaseHTTPRequestHandler) -> None:
         if self.failures:
             send_json(handler, {"message": "no healthy upstream"}, self.failures.pop(0))
             return

@@ -1,4 +1,4 @@
-"""The command line: quick help, short errors, exit codes, and nothing but the answer on stdout."""
+"""The command line: quick help, short errors, exit codes, and nothing but the result on stdout."""
 
 import json
 import subprocess
@@ -39,8 +39,10 @@ for command in json.loads(sys.argv[1]):
 @pytest.fixture(scope="module")
 def helped() -> dict[str, list[object]]:
     """Exit code, heavy imports and text of `captionflow [COMMAND] --help`."""
-    asked = [[], *([command] for command in COMMANDS)]
-    done = subprocess.run([sys.executable, "-c", HELP, json.dumps(asked)], capture_output=True, text=True, check=True)
+    commands = [[], *([command] for command in COMMANDS)]
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, json.dumps(commands)], capture_output=True, text=True, check=True
+    )
     return dict(zip(["", *COMMANDS], map(json.loads, done.stdout.splitlines()), strict=True))
 
 
@@ -57,7 +59,7 @@ def test_the_help_names_every_command(helped: dict[str, list[object]]) -> None:
 
 
 class Ended:
-    """What `captionflow ARGUMENTS` left: exit code, stdout, stderr."""
+    """The exit code, stdout and stderr of `captionflow ARGUMENTS`."""
 
     def __init__(self, capfd: pytest.CaptureFixture[str], *arguments: str) -> None:
         capfd.readouterr()
@@ -166,16 +168,16 @@ def test_options_may_be_repeated_or_given_as_one_json_array(tmp_path: Path, capf
     first, second = source(tmp_path), str(tmp_path / "second.jsonl")
     Path(second).write_bytes(CAPTIONS.replace(b'"id":2', b'"id":3'))
     output = str(tmp_path / "out")
-    for given in (["--sources", first, "--sources", second], ["--sources", json.dumps([first, second])]):
-        assert Ended(capfd, "ingest", "--output", output, *given).code == 0
+    for sources in (["--sources", first, "--sources", second], ["--sources", json.dumps([first, second])]):
+        assert Ended(capfd, "ingest", "--output", output, *sources).code == 0
         assert open_artifact(output).manifest.counts["captions"] == {"in": 6, "out": 3, "rejected": 3}
 
 
-def test_lineage_tells_sources_parameters_and_counts(ingested: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lineage_shows_sources_parameters_and_counts(ingested: str, capfd: pytest.CaptureFixture[str]) -> None:
     (parent,) = open_artifact(ingested).manifest.parents
     text = Ended(capfd, "lineage", ingested).out
-    for told in (ingested, parent.uri, parent.sha256, "max_reject_ratio=0.5", "in 300, out 300, rejected 0"):
-        assert told in text
+    for text_part in (ingested, parent.uri, parent.sha256, "max_reject_ratio=0.5", "in 300, out 300, rejected 0"):
+        assert text_part in text
     node = json.loads(Ended(capfd, "lineage", ingested, "--json").out)
     assert (node["kind"], node["uri"]) == ("ingested", ingested)
     assert node["counts"]["captions"]["out"] == 300

@@ -36,7 +36,7 @@ def test_bleu_1_is_clipped_unigram_precision() -> None:
     assert metrics["exact_match"] == 0
 
 
-def test_nothing_said_scores_nothing() -> None:
+def test_an_empty_prediction_scores_nothing() -> None:
     metrics, _ = score(predictions("", REFERENCES[0]))
     assert metrics["exact_match"] == 0.5
     assert metrics["bleu_4"] < 1

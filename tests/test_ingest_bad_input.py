@@ -86,7 +86,7 @@ def lines(bad: bytes) -> bytes:
     ],
     ids=itertools.count(),
 )
-def test_a_bad_row_is_a_reject_that_says_why(tmp_path: Path, source: bytes, reason: str, detail: str) -> None:
+def test_a_bad_row_is_a_reject_with_its_reason(tmp_path: Path, source: bytes, reason: str, detail: str) -> None:
     captions, rejects = run(tmp_path, source)
     assert len(captions) == 2
     (reject,) = rejects
@@ -251,7 +251,7 @@ def test_hostile_sources_take_little_memory(tmp_path: Path, source: bytes) -> No
         tracemalloc.stop()
 
 
-# A gzip file may be many joined together, which makes a large one quickly.
+# Joined gzip files are a gzip file; joining makes a large one quickly.
 def gzip_bomb() -> bytes:
     return gzip.compress(jsonl(row(1))) + gzip.compress(bytes(1 << 24)) * 22
 

@@ -44,13 +44,13 @@ def spec_of(into: Path, **options: Any) -> dict[str, Any]:
 
 
 def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    found = spec["deploymentSpec"]["executors"]
-    return {name.removeprefix("exec-"): executor["container"] for name, executor in found.items()}
+    by_name = spec["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in by_name.items()}
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
-def test_a_component_file_is_in_step_with_the_table_of_steps(component: Component) -> None:
-    """If it is not: python -m kfp_pipeline.component_files."""
+def test_a_component_file_agrees_with_the_table_of_steps(component: Component) -> None:
+    """If it does not: python -m kfp_pipeline.component_files."""
     assert yaml.safe_load(component.file.read_text()) == content(component)
 
 
@@ -63,19 +63,19 @@ def test_a_component_passes_every_input_to_an_option_that_its_command_has(compon
     known = {option for parameter in command.params for option in parameter.opts}
     flags, values = container["args"][::2], container["args"][1::2]
     assert set(flags) <= known
-    assert [value["inputValue"] for value in values[:-1]] == [given["name"] for given in read["inputs"]]
+    assert [value["inputValue"] for value in values[:-1]] == [field["name"] for field in read["inputs"]]
     assert values[-1] == {"outputPath": read["outputs"][0]["name"]}
 
 
 def test_the_documented_inputs_and_outputs_are_there() -> None:
     content = {component.name: yaml.safe_load(component.file.read_text()) for component in COMPONENTS}
-    names = {name: {given["name"] for given in found["inputs"]} for name, found in content.items()}
+    names = {name: {field["name"] for field in file["inputs"]} for name, file in content.items()}
     assert {
         "ingested_dataset_path", "base_artifact_path", "gcp_project_id", "region", "dataflow_staging_root",
         "beam_runner",
     } <= names["preprocessing"]  # fmt: skip
     assert {"preprocessed_dataset_path", "base_artifact_path"} <= names["train"]
-    assert [found["outputs"][0]["name"] for found in content.values()] == [
+    assert [file["outputs"][0]["name"] for file in content.values()] == [
         "ingested_dataset_path", "preprocessed_dataset_path", "trained_model_path", "evaluation_path",
     ]  # fmt: skip
     assert {"component_artifact_root", "gcp_project_id", "region", "dataflow_staging_root", "beam_runner"} <= set(
@@ -115,7 +115,7 @@ def test_the_chain_is_that_of_the_dag_and_passes_uris(tmp_path: Path) -> None:
 
 def test_the_inputs_have_the_defaults_and_meanings_of_the_steps(tmp_path: Path) -> None:
     inputs = spec_of(tmp_path)["root"]["inputDefinitions"]["parameters"]
-    assert {name for name, found in inputs.items() if not found.get("isOptional")} == set(NEEDED)
+    assert {name for name, field in inputs.items() if not field.get("isOptional")} == set(NEEDED)
     for parameters in (IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
         for name, schema in parameters.json_schema().items():
             assert inputs[name]["description"].startswith(schema["description"])
@@ -135,7 +135,7 @@ def test_images_and_resources_are_options(tmp_path: Path) -> None:
         accelerators="2", preprocess_cpu="8", train_memory="32G",
     )  # fmt: skip
     containers = executors(spec)
-    assert {name: found["image"] for name, found in containers.items()} == {
+    assert {name: container["image"] for name, container in containers.items()} == {
         component.name: f"registry.example/team/captionflow-{component.step.extra}:7" for component in COMPONENTS
     }
     assert containers["train"]["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
@@ -155,7 +155,7 @@ WRONG_COMPILE = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG_COMPILE.values(), ids=WRONG_COMPILE.keys())
-def test_what_cannot_be_compiled_is_said_in_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_compiled_is_refused_in_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = captionflow("kfp", "compile", *(word.format(folder=tmp_path) for word in arguments))
     assert (done.returncode, done.stdout) == (2, "")
@@ -203,7 +203,7 @@ def test_a_file_that_holds_no_pipeline_is_refused(content: bytes | None, tmp_pat
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_nowhere_to_submit_to_is_said(compiled: Path) -> None:
+def test_a_service_must_be_chosen(compiled: Path) -> None:
     nowhere = {
         "--host: say where": [],
         "--host: localhost:8888: begin it with http://": ["--host", "localhost:8888"],
@@ -264,7 +264,7 @@ def test_an_experiment_that_is_there_is_used(compiled: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
-def test_a_run_that_does_not_succeed_is_exit_code_1_and_says_which_task_failed(compiled: Path, state: str) -> None:
+def test_a_run_that_does_not_succeed_is_exit_code_1_and_names_the_failed_task(compiled: Path, state: str) -> None:
     server = KubeflowPipelines(state)
     server.tasks = [
         {"display_name": "root", "state": "FAILED"},
@@ -286,16 +286,16 @@ def free_port() -> int:
         return port
 
 
-class Answering(Site):
-    """A server that has one answer to everything."""
+class OneResponse(Site):
+    """A server that sends the same response to every request."""
 
-    def __init__(self, status: int, answer: bytes) -> None:
+    def __init__(self, status: int, content: bytes) -> None:
         super().__init__()
-        self.status, self.answer = status, answer
+        self.status, self.content = status, content
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         body(handler)
-        send(handler, self.answer, self.status)
+        send(handler, self.content, self.status)
 
 
 REFUSALS = {
@@ -311,9 +311,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("status", "answer", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_a_refusal_is_one_line_and_exit_code_2(status: int, answer: bytes, message: str, compiled: Path) -> None:
-    with serve(Answering(status, answer)) as site:
+@pytest.mark.parametrize(("status", "content", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_is_one_line_and_exit_code_2(status: int, content: bytes, message: str, compiled: Path) -> None:
+    with serve(OneResponse(status, content)) as site:
         done = submit(compiled, "--host", site.url, CAPTIONFLOW_KFP_TOKEN=TOKEN)
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr

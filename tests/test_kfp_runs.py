@@ -36,7 +36,7 @@ TOO_MUCH = {
     "train": {"airflow", "tfx", "kfp", "tensorflow", "apache_beam"},
     "evaluation": {"airflow", "tfx", "kfp", "tensorflow", "apache_beam"},
 }
-"""Packages that a step's image can do without."""
+"""Packages that a step's image does not need."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 class ProcessHandler:
-    """Takes the place of the SDK's handler of processes, which runs no containers. `images` makes environments."""
+    """Runs a container as a process, in place of the SDK's handler; `images` makes the environments."""
 
     images: Callable[[str], Path]
 
@@ -134,9 +134,9 @@ def of_airflow(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> dict[s
 
 
 def manifest(artifact: Path) -> Manifest:
-    found = open_artifact(str(artifact))
-    found.verify()
-    return found.manifest
+    opened = open_artifact(str(artifact))
+    opened.verify()
+    return opened.manifest
 
 
 def assert_same(ours: dict[str, Path], theirs: dict[str, Path]) -> None:
@@ -145,7 +145,7 @@ def assert_same(ours: dict[str, Path], theirs: dict[str, Path]) -> None:
         assert (one.kind, one.parameters, one.counts, one.metrics) == (
             other.kind, other.parameters, other.counts, other.metrics,
         )  # fmt: skip
-        # The report tells URIs and times, and so does a manifest.
+        # The report holds URIs and times, and so does a manifest.
         differing = {"manifest.json", "report.html"}
         assert {name: data for name, data in content(ours[kind]).items() if name not in differing} == {
             name: data for name, data in content(theirs[kind]).items() if name not in differing

@@ -57,10 +57,10 @@ def test_a_component_ends_with_the_process_that_started_it() -> None:
     ) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         try:
-            # Not before it watches: until then it is the test's to end.
+            # Not before it watches its parent; until then the test must end it.
             wait_until(lambda: child.num_threads() > 1)
             parent.kill()
-            # Its input stays open, which else would end it.
+            # Its input stays open; at the end of its input it would end by itself.
             wait_until(lambda: not child.is_running())
         finally:
             parent.kill()
@@ -114,7 +114,7 @@ def test_a_csv_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes | 
         (["--runner", "NoSuchRunner"], "NoSuchRunner"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_an_argument_that_cannot_be_used_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "captions.csv").write_text(HEADER + GOOD_ROW)
     (tmp_path / "half.py").write_text("def preprocessing_fn(inputs):\n    return inputs\n")
     (tmp_path / "broken.py").write_text("def (")
@@ -125,7 +125,7 @@ def test_an_argument_that_cannot_be_used_is_said(tmp_path: Path, arguments: list
     assert "Traceback" not in done.stderr
 
 
-def test_without_its_environment_a_command_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_environment_a_command_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "captions.csv").write_text(HEADER + GOOD_ROW)
     monkeypatch.setenv("CAPTIONFLOW_TFX_PYTHON", str(tmp_path / "python"))
     done = captionflow("tfx", "run", "--csv", str(tmp_path), "--pipeline-root", str(tmp_path / "root"))
@@ -136,7 +136,7 @@ def test_without_its_environment_a_command_says_how_to_get_it(tmp_path: Path, mo
     )
 
 
-def test_a_python_without_tfx_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_tfx_is_refused_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "captions.csv").write_text(HEADER + GOOD_ROW)
     monkeypatch.setenv("CAPTIONFLOW_TFX_PYTHON", sys.executable)
     done = captionflow("tfx", "run", "--csv", str(tmp_path), "--pipeline-root", str(tmp_path / "root"))
@@ -189,7 +189,7 @@ def test_what_cannot_work_fails_at_once_with_one_line(
     assert airflow.retried() == []
 
 
-# Stands for TFX's Python: says something, starts a child, and waits; the worker's secrets are not in its environment.
+# In place of TFX's Python: prints something, starts a child, and waits; its environment lacks the worker's secrets.
 WAITING = """#!{python}
 import json, os, subprocess, sys, time
 request = json.load(sys.stdin)

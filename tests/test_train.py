@@ -43,9 +43,9 @@ def test_a_model_captions_files_with_its_own_words(model: str, small_sample: Pat
     images = [str(path) for path in sorted((small_sample / "images").iterdir())[:3]]
     words = set(Vocabulary.from_json(open_artifact(model).read("vocabulary.json")).tokens)
     for beam_size in (1, 3):
-        told = dict(caption(images, model, beam_size))
-        assert list(told) == images
-        assert all(set(text.split()) <= words for text in told.values())
+        captions = dict(caption(images, model, beam_size))
+        assert list(captions) == images
+        assert all(set(text.split()) <= words for text in captions.values())
 
 
 @pytest.mark.parametrize("content", [None, b"<html>"], ids=["missing", "not an image"])

@@ -1,1 +1,1 @@
-"""The captions through TFX's ready-made components: a language model, on three orchestrators."""
+"""A TFX pipeline that trains a language model on the captions, for three orchestrators."""

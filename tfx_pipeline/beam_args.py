@@ -5,20 +5,20 @@ from tfx_pipeline.parameters import TfxParameters
 
 
 def beam_args(parameters: TfxParameters) -> list[str]:
-    """Return the options for the chosen runner, the user's own last.
+    """Return the options of the runner, then the user's own.
 
     Raises:
-        InvalidInputError: the runner needs something that is not given.
+        InvalidInputError: the runner needs an option that is missing.
     """
     runner = parameters.runner
-    return [*_OF_RUNNER[runner](parameters), *parameters.beam_options]
+    return [*_RUNNER_OPTIONS[runner](parameters), *parameters.beam_options]
 
 
 def _direct(parameters: TfxParameters) -> list[str]:
     workers = parameters.direct_num_workers
-    # Left to itself DirectRunner downloads a Prism binary and runs that; this is what it falls back to offline.
-    named = ["--runner=FnApiRunner", f"--direct_num_workers={workers}"]
-    return named + ["--direct_running_mode=multi_processing"] * (workers != 1)
+    # DirectRunner would download a Prism binary and run that; FnApiRunner is its fallback when it is offline.
+    options = ["--runner=FnApiRunner", f"--direct_num_workers={workers}"]
+    return options + ["--direct_running_mode=multi_processing"] * (workers != 1)
 
 
 def _dataflow(parameters: TfxParameters) -> list[str]:
@@ -39,4 +39,4 @@ def _flink(parameters: TfxParameters) -> list[str]:
     return ["--runner=FlinkRunner"]
 
 
-_OF_RUNNER = {"DirectRunner": _direct, "DataflowRunner": _dataflow, "FlinkRunner": _flink}
+_RUNNER_OPTIONS = {"DirectRunner": _direct, "DataflowRunner": _dataflow, "FlinkRunner": _flink}

@@ -1,4 +1,4 @@
-"""Checks of what the user gives, before TFX meets it: its own words about it are many."""
+"""Check the user's files and options before TFX reads them: its own errors are pages long."""
 
 import ast
 import codecs
@@ -27,7 +27,7 @@ def input_pattern(location: str) -> tuple[str, str]:
 
 
 def check_inputs(parameters: TfxParameters) -> None:
-    """Look at all that the pipeline is given; the CSV files are read through once.
+    """Check the files and options of the pipeline; reads each CSV file once.
 
     Raises:
         InvalidInputError: a file is missing, empty, lacks a column or a function or is not UTF-8, the

@@ -1,8 +1,8 @@
-"""A TFX component that tells when captions are no longer about what they were about.
+"""A TFX component that detects drift and skew in the words of the captions.
 
-TFX's ExampleValidator holds data against a schema, but is given no other data to compare them with. This one
-hands the shares of the words to TensorFlow Data Validation's comparators: of the training split against the
-split that the last blessed model was trained on (drift), and against the evaluation split (skew).
+TFX's ExampleValidator checks data against a schema and compares them with no other data. DriftValidator compares the
+share of each word, by the comparators of TensorFlow Data Validation: between the training split and the data of the
+last blessed model (drift), and between the training and the evaluation split (skew).
 """
 
 import json
@@ -32,10 +32,10 @@ def DriftValidator(  # noqa: N802 - TFX names components like classes
     threshold: Parameter[float],
     baseline_model: InputArtifact[standard_artifacts.Model] = None,
 ) -> None:
-    """Compare the shares of the words; a change of one by more than `threshold` is an anomaly.
+    """Compare the shares of the words; if a share changes by more than `threshold`, that is an anomaly.
 
-    The output is not called `anomalies` like ExampleValidator's: within a run, TFX's Airflow runner tells
-    artifacts of one type apart by that name.
+    The output is called `drift`, as ExampleValidator's is called `anomalies`: within a run, TFX's Airflow runner
+    distinguishes artifacts of one type by the name of the output.
     """
     output = tft.TFTransformOutput(transform_graph.uri)
     words = vocabulary(output)
@@ -45,16 +45,16 @@ def DriftValidator(  # noqa: N802 - TFX names components like classes
         )
         for split in _SPLITS
     }
-    before = _counts_of(baseline_model) if baseline_model else {}
-    found = tfdv.validate_statistics(
+    baseline = _baseline_counts(baseline_model) if baseline_model else {}
+    anomalies = tfdv.validate_statistics(
         statistics(counts["train"]),
         _schema(threshold),
-        previous_statistics=statistics(before) if before else None,
+        previous_statistics=statistics(baseline) if baseline else None,
         serving_statistics=statistics(counts["eval"]),
     )
     drift.split_names = artifact_utils.encode_split_names(["train"])
     folder = artifact_utils.get_split_uri([drift], "train")
-    writer_utils.write_anomalies(f"{folder}/SchemaDiff.pb", found)
+    writer_utils.write_anomalies(f"{folder}/SchemaDiff.pb", anomalies)
 
 
 def statistics(counts: Mapping[str, int]) -> statistics_pb2.DatasetFeatureStatisticsList:
@@ -83,10 +83,11 @@ def _schema(threshold: float) -> schema_pb2.Schema:
     return schema
 
 
-def _counts_of(model: standard_artifacts.Model) -> dict[str, int]:
-    """Return how often each word occurred in what the model was trained on; nothing if it does not say."""
+def _baseline_counts(model: standard_artifacts.Model) -> dict[str, int]:
+    """Return how often each word occurs in the model's training data; empty if the model has no such file."""
     path = f"{path_utils.serving_model_path(model.uri)}/{EXTRA}/{WORD_COUNTS}"
     if not fileio.exists(path):
         return {}
     with fileio.open(path) as file:
-        return json.load(file)
+        counts: dict[str, int] = json.load(file)
+        return counts

@@ -1,4 +1,4 @@
-"""Where TFX is: in an environment of its own, whose Python the main environment starts. Imports no TFX."""
+"""TFX has an environment of its own; find its Python and start it. Imports no TFX."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from captionflow.core.errors import InvalidInputError
 
 VARIABLE = "CAPTIONFLOW_TFX_PYTHON"
 _CHECKOUT = Path(__file__).parents[1]
-_BESIDE = _CHECKOUT / ".venv-tfx" / "bin" / "python"
+_DEFAULT = _CHECKOUT / ".venv-tfx" / "bin" / "python"
 _CONTINUED = "_CAPTIONFLOW_CONTINUED_WITH_TFX"
 
 
@@ -17,9 +17,9 @@ def tfx_python() -> str:
     """Return the path of the Python that has TFX.
 
     Raises:
-        InvalidInputError: there is none; the message says how to get it.
+        InvalidInputError: there is none; the message holds the remedy.
     """
-    python = os.environ.get(VARIABLE) or str(_BESIDE)
+    python = os.environ.get(VARIABLE) or str(_DEFAULT)
     if not os.access(python, os.X_OK):
         raise InvalidInputError(f"{python}: no such Python; {_remedy()}")
     return python
@@ -29,7 +29,7 @@ def check_tfx() -> None:
     """Check that this is the environment that has TFX.
 
     Raises:
-        InvalidInputError: it is not; the message says how to get it.
+        InvalidInputError: it is not; the message holds the remedy.
     """
     if find_spec("tfx") is None:
         raise InvalidInputError(f"{sys.executable}: has no TFX; {_remedy()}")
@@ -42,7 +42,7 @@ def _remedy() -> str:
 
 
 def continue_with_tfx() -> None:
-    """Go on as the same `captionflow` command in TFX's environment, unless this is it.
+    """Replace this process by the same `captionflow` command in TFX's environment, unless it runs there already.
 
     Raises:
         InvalidInputError: there is no such environment, or it has no TFX.

@@ -1,8 +1,8 @@
-"""From captions to what the language model learns from, as a TensorFlow Transform graph.
+"""Turn captions into the language model's features, in a TensorFlow Transform graph.
 
     python -m tfx_pipeline.features "A room with blue walls." …
 
-runs `preprocessing_fn` alone over a few captions and prints what comes out.
+runs `preprocessing_fn` on a few captions and prints the features.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _VOCABULARY = "words"
 # Shares of the mean caption length.
 _SHORT, _LONG = 0.8, 1.2
 _EMPTY_SPLIT = "a split holds no captions: there are too few images, or --eval-percent is extreme"
-_SOME_CAPTIONS = (
+_EXAMPLES = (
     "A bicycle replica with a clock as the front wheel.",
     "A black Honda motorcycle parked in front of a garage.",
     "A room with blue walls, a white sink and a door.",
@@ -33,7 +33,7 @@ _SOME_CAPTIONS = (
 
 
 def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn captions into what the model learns from; TFX's Transform looks for this name.
+    """Turn captions into the model's features; TFX's Transform calls this function by its name.
 
     Args:
         custom_config: `max_caption_length` and `vocabulary_size`, as in TfxParameters.
@@ -43,18 +43,18 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
         `length`, string (batch,): short, medium or long, beside the mean length of all captions.
 
     Raises:
-        InvalidInputError: the schema knows no captions.
+        InvalidInputError: the schema has no captions.
     """
     if RAW_FEATURE not in inputs:
         raise InvalidInputError(_EMPTY_SPLIT)
     max_length = custom_config["max_caption_length"]
     words = tf.strings.split(clean(_column(inputs[RAW_FEATURE])))
-    known = tft.compute_and_apply_vocabulary(
+    ranks = tft.compute_and_apply_vocabulary(
         words, default_value=-1, top_k=custom_config["vocabulary_size"], vocab_filename=_VOCABULARY
     )
-    ids = tf.where(known < 0, tf.constant(UNK, tf.int64), known + len(SPECIAL_TOKENS))
-    ends = tf.ones([ids.nrows(), 1], tf.int64)
-    tokens = tf.concat([ends * BOS, ids[:, : max_length - 2], ends * EOS], axis=1)
+    ids = tf.where(ranks < 0, tf.constant(UNK, tf.int64), ranks + len(SPECIAL_TOKENS))
+    ones = tf.ones([ids.nrows(), 1], tf.int64)
+    tokens = tf.concat([ones * BOS, ids[:, : max_length - 2], ones * EOS], axis=1)
     length = tf.cast(words.row_lengths(), tf.float32)
     share = length / tft.mean(length)
     return {
@@ -64,8 +64,8 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 
 
 def clean(captions: tf.Tensor) -> tf.Tensor:
-    """Do in the graph what `captionflow.captioner.vocabulary.clean_caption` does, for text that is in NFC."""
-    # To `lower` a text would end at its first NUL.
+    """Clean captions like `captionflow.preprocess.cleaning.clean_caption`, for text in NFC, as graph operations."""
+    # `lower` ends a text at its first NUL.
     text = tf.strings.lower(tf.strings.regex_replace(captions, r"\x00", " "), "utf-8")
     for pattern, replacement in (
         (r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)[^\s\p{Z}]+", " "),
@@ -84,7 +84,7 @@ def vocabulary(output: tft.TFTransformOutput) -> list[str]:
 def read_tokens(patterns: Sequence[str], output: tft.TFTransformOutput) -> np.ndarray:
     """Read the `tokens` of all transformed examples, int64 (captions, max_caption_length).
 
-    They are sorted, since Beam keeps no order, and the same captions should train the same model.
+    They are sorted: Beam keeps no order, and the same captions must train the same model.
 
     Raises:
         InvalidInputError: there are none.
@@ -100,16 +100,16 @@ def read_tokens(patterns: Sequence[str], output: tft.TFTransformOutput) -> np.nd
 
 
 def _column(feature: Any) -> tf.Tensor:
-    """Return a feature that an example has at most once as (batch,), empty where it is missing."""
+    """Return a feature with at most one value an example as (batch,); an example without it gets an empty text."""
     if isinstance(feature, tf.SparseTensor):
         feature = tf.sparse.to_dense(tf.SparseTensor(feature.indices, feature.values, [feature.dense_shape[0], 1]), "")
     return tf.reshape(feature, [-1])
 
 
 def main() -> None:
-    """Run `preprocessing_fn` over the captions of the command line."""
+    """Run `preprocessing_fn` on the captions of the command line."""
     parser = argparse.ArgumentParser("python -m tfx_pipeline.features", description=main.__doc__)
-    parser.add_argument("captions", nargs="*", default=_SOME_CAPTIONS, help="captions; without, three of our own")
+    parser.add_argument("captions", nargs="*", default=_EXAMPLES, help="captions; by default three examples")
     captions = parser.parse_args().captions
     spec = {RAW_FEATURE: tf.io.FixedLenFeature([], tf.string)}
     metadata = tft.DatasetMetadata.from_feature_spec(spec)

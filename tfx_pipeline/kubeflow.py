@@ -10,7 +10,7 @@ from tfx_pipeline.pipeline import create_pipeline
 
 
 def compile_pipeline(parameters: TfxParameters, image: str, output: str) -> None:
-    """Write the pipeline's specification, JSON by `output`'s name or else YAML; the same bytes every time.
+    """Write the pipeline's specification: JSON if `output` ends in .json, else YAML; the same bytes every time.
 
     Args:
         image: container image that holds CaptionFlow and its requirements, for all components.

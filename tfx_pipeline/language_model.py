@@ -1,4 +1,4 @@
-"""A next-word model over captions: the network, its training, and the functions a served model answers to."""
+"""A next-word model of captions: the network, its training, and the functions of the served model."""
 
 import logging
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """What came of training.
+    """The result of a training.
 
     Attributes:
-        epochs: passes over the training split that were made.
+        epochs: number of passes over the training split.
         perplexity: e to the mean cross-entropy of a token of the evaluation split, in nats.
-        unigram_perplexity: the same for a model that knows only how often each token occurs.
+        unigram_perplexity: the perplexity of a model that knows only how often each token occurs.
     """
 
     epochs: int
@@ -71,7 +71,7 @@ def train(
         _batches(train_tokens, batch_size, shuffle_seed=int(hyperparameters["seed"])),
         validation_data=_batches(eval_tokens, batch_size),
         epochs=int(hyperparameters["epochs"]),
-        callbacks=[stop, keras.callbacks.TensorBoard(log_dir), keras.callbacks.LambdaCallback(on_epoch_end=_log)],
+        callbacks=[stop, keras.callbacks.TensorBoard(log_dir), keras.callbacks.LambdaCallback(on_epoch_end=_log_epoch)],
         verbose=0,
     ).history
     return network, Training(
@@ -81,37 +81,37 @@ def train(
     )
 
 
-def _log(epoch: int, logs: Mapping[str, float]) -> None:
-    before, after = logs["cross_entropy"], logs["val_cross_entropy"]
-    _LOG.info("epoch %d: cross-entropy %.3f, on the evaluation split %.3f", epoch + 1, before, after)
+def _log_epoch(epoch: int, logs: Mapping[str, float]) -> None:
+    train_loss, eval_loss = logs["cross_entropy"], logs["val_cross_entropy"]
+    _LOG.info("epoch %d: cross-entropy %.3f, on the evaluation split %.3f", epoch + 1, train_loss, eval_loss)
 
 
 def unigram_perplexity(train_tokens: np.ndarray, eval_tokens: np.ndarray, vocabulary_size: int) -> float:
-    """Perplexity on `eval_tokens` of the tokens' shares in `train_tokens`, each counted once more (Laplace)."""
-    seen, wanted = (
+    """Perplexity on `eval_tokens` of the unigram model of `train_tokens`, with add-one (Laplace) smoothing."""
+    train_counts, eval_counts = (
         np.bincount(tokens[:, 1:].ravel(), minlength=vocabulary_size).astype(float)
         for tokens in (train_tokens, eval_tokens)
     )
-    seen[PAD] = wanted[PAD] = 0
-    log_shares = np.log((seen + 1) / (seen + 1).sum())
-    return float(np.exp(-(wanted * log_shares).sum() / wanted.sum()))
+    train_counts[PAD] = eval_counts[PAD] = 0
+    log_shares = np.log((train_counts + 1) / (train_counts + 1).sum())
+    return float(np.exp(-(eval_counts * log_shares).sum() / eval_counts.sum()))
 
 
 def _batches(tokens: np.ndarray, batch_size: int, shuffle_seed: int | None = None) -> tf.data.Dataset:
-    """Return batches of (tokens before, tokens after, weight of each: 0 for padding)."""
-    before, after = tokens[:, :-1], tokens[:, 1:]
-    dataset = tf.data.Dataset.from_tensor_slices((before, after, (after != PAD).astype(np.float32)))
+    """Return batches of (input tokens, target tokens, weight of each target: 0 for padding)."""
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, targets, (targets != PAD).astype(np.float32)))
     if shuffle_seed is not None:
         dataset = dataset.shuffle(len(tokens), seed=shuffle_seed)
     return dataset.batch(batch_size)
 
 
 class ServedModel(tf.Module):
-    """What is exported: the transform graph and the network in one, so that serving cannot differ from training.
+    """The exported model: the transform graph and the network in one, so that serving cannot differ from training.
 
     Args:
         transform: from raw to transformed features, as TensorFlow Transform gives it.
-        raw_spec: how the raw features stand in a serialised tf.Example.
+        raw_spec: how to parse the raw features of a serialised tf.Example.
         vocabulary: the token of each id.
     """
 
@@ -137,20 +137,20 @@ class ServedModel(tf.Module):
         }
 
     def continue_caption(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Serialised tf.Examples (batch,) that hold the beginning of a `caption` → how it may go on.
+        """Serialised tf.Examples (batch,) with the beginning of a `caption` → likely continuations.
 
         Returns:
-            `caption` (batch,): the beginning, cleaned, and the likeliest words one by one up to the end;
-            `next_words` and `probabilities` (batch, 5): the likeliest next words, the likeliest first; an
-            end of the caption is `<eos>`.
+            `caption` (batch,): the cleaned beginning and its greedy continuation up to the end;
+            `next_words` and `probabilities` (batch, 5): the most likely next words, the best first; `<eos>` is
+            the end of the caption.
         """
         tokens = self.transform_features(examples)["tokens"]
-        # The transform closes a caption; here it goes on.
+        # The transform ends each caption with EOS; here the caption continues.
         tokens = tf.where(tokens == EOS, tf.constant(PAD, tokens.dtype), tokens)
         length = tf.reduce_sum(tf.cast(tokens != PAD, tf.int32), axis=1)
-        probabilities, best = tf.math.top_k(self._next(tokens, length), NEXT_WORDS)
+        probabilities, best = tf.math.top_k(self._next_probabilities(tokens, length), NEXT_WORDS)
         return {
-            "caption": self._spell(self._extend(tokens, length)),
+            "caption": self._detokenize(self._complete(tokens, length)),
             "next_words": tf.gather(self._vocabulary, best),
             "probabilities": probabilities,
         }
@@ -158,39 +158,40 @@ class ServedModel(tf.Module):
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Serialised tf.Examples (batch,) → for each: `cross_entropy` in nats summed, `correct`, `tokens`; float32."""
         tokens = self.transform_features(examples)["tokens"]
-        logits, after = self.network(tokens[:, :-1]), tokens[:, 1:]
-        weight = tf.cast(after != PAD, tf.float32)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(after, logits)
-        hits = tf.cast(tf.argmax(logits, axis=-1) == after, tf.float32)
+        logits, targets = self.network(tokens[:, :-1]), tokens[:, 1:]
+        weight = tf.cast(targets != PAD, tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        hits = tf.cast(tf.argmax(logits, axis=-1) == targets, tf.float32)
         return {
             "cross_entropy": tf.reduce_sum(losses * weight, axis=1),
             "correct": tf.reduce_sum(hits * weight, axis=1),
             "tokens": tf.reduce_sum(weight, axis=1),
         }
 
-    def _next(self, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Return the probabilities (batch, vocabulary) of the token at `length`; it is a word or the end."""
+    def _next_probabilities(self, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return the probabilities (batch, vocabulary) of the token at `length`; only a word or EOS has any."""
         logits = tf.gather(self.network(tokens), length - 1, batch_dims=1)
-        never = tf.reduce_sum(tf.one_hot([PAD, BOS, UNK], tf.shape(logits)[1]), axis=0)
-        return tf.nn.softmax(logits - 1e9 * never)
+        excluded = tf.reduce_sum(tf.one_hot([PAD, BOS, UNK], tf.shape(logits)[1]), axis=0)
+        return tf.nn.softmax(logits - 1e9 * excluded)
 
-    def _extend(self, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Put the likeliest token at the end of every caption that is not closed, until all are or the room ends."""
+    def _complete(self, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Append the most likely token to each open caption until every caption has its EOS or is full."""
         time = tf.shape(tokens)[1]
         is_open = length < time
 
         def step(tokens: tf.Tensor, length: tf.Tensor, is_open: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            best = tf.argmax(self._next(tokens, length), axis=1)
-            place = tf.one_hot(length, time, on_value=True, off_value=False, dtype=tf.bool)
-            tokens = tf.where(place & is_open[:, None], best[:, None], tokens)
+            best = tf.argmax(self._next_probabilities(tokens, length), axis=1)
+            position = tf.one_hot(length, time, on_value=True, off_value=False, dtype=tf.bool)
+            tokens = tf.where(position & is_open[:, None], best[:, None], tokens)
             length = length + tf.cast(is_open, tf.int32)
             return tokens, length, is_open & (best != EOS) & (length < time)
 
-        return tf.while_loop(lambda _tokens, _length, is_open: tf.reduce_any(is_open), step, (tokens, length, is_open))[
-            0
-        ]
+        tokens, _, _ = tf.while_loop(
+            lambda _tokens, _length, is_open: tf.reduce_any(is_open), step, (tokens, length, is_open)
+        )
+        return tokens
 
-    def _spell(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Return the words (batch,) that the tokens stand for."""
+    def _detokenize(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Return the words of the tokens as text (batch,)."""
         words = tf.ragged.boolean_mask(tokens, (tokens != PAD) & (tokens != BOS) & (tokens != EOS))
         return tf.strings.reduce_join(tf.gather(self._vocabulary, words), axis=1, separator=" ")

@@ -1,4 +1,4 @@
-"""Lineage of what TFX made, out of ML Metadata: from a pushed model back to the CSV and beyond."""
+"""Lineage of TFX's artifacts, from ML Metadata: from a pushed model back to the CSV and its sources."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,17 +9,20 @@ from captionflow.core.terminal import one_line
 from tfx_pipeline import results
 from tfx_pipeline.store import Artifact, Execution, Store
 
-# What every execution has, and what says where rather than how.
-_NOT_TOLD = frozenset(
+# Properties that every execution has, and those that name a place and no setting.
+_HIDDEN = frozenset(
     {"component_id", "pipeline_name", "pipeline_root", "run_id", "state", "name", "producer_component", "tfx_version"}
 )
 
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact, the component that made it with its parameters, what it found, and what it took.
+    """An artifact, the run of the component that made it, that run's metrics and anomalies, and its inputs.
 
-    `source` is the lineage of what lay outside of the pipeline, if it is an artifact of CaptionFlow's.
+    Attributes:
+        source: lineage of the folder that the component read from outside the pipeline, if it is an artifact of
+            CaptionFlow's.
+        parents: the artifacts that the component read.
     """
 
     artifact: Artifact
@@ -30,7 +33,7 @@ class Node:
     parents: tuple["Node", ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the tree as JSON holds it."""
+        """Return the tree as a JSON object."""
         return {
             "artifact": asdict(self.artifact),
             "made_by": asdict(self.made_by) if self.made_by else None,
@@ -42,10 +45,10 @@ class Node:
 
 
 def lineage(store: Store, uri: str) -> Node:
-    """Follow the store from the artifact at `uri`, or pushed there, to the CSV.
+    """Return the lineage of the artifact that is at `uri` or was pushed there.
 
     Raises:
-        InvalidInputError: the store knows of no such artifact.
+        InvalidInputError: the store has no such artifact.
     """
     artifact = store.find(uri.rstrip("/"))
     if artifact is None:
@@ -71,11 +74,11 @@ def _source(execution: Execution) -> manifests.Node | None:
     try:
         return manifests.lineage(folder) if folder else None
     except InvalidInputError:
-        return None  # Any folder of CSV files will do.
+        return None  # A folder of CSV files need not be an artifact.
 
 
 def render(node: Node) -> str:
-    """Return the tree as text for a terminal: one block an artifact, its parents indented below."""
+    """Return the tree as text for a terminal: a block for each artifact, its parents indented below."""
     return "\n".join(map(one_line, _lines(node, "", set())))
 
 
@@ -85,7 +88,7 @@ def _lines(node: Node, indent: str, shown: set[int]) -> list[str]:
         return [f"{indent}{artifact.type}  {artifact.uri}  (shown above)"]
     shown.add(artifact.id)
     lines = [f"{indent}{artifact.type}  {artifact.uri}"]
-    lines += _section("noted", artifact.properties, indent)
+    lines += _section("properties", artifact.properties, indent)
     if made_by:
         lines.append(f"{indent}  made by     {made_by.component}")
         lines += _section("parameters", made_by.properties, indent)
@@ -99,8 +102,8 @@ def _lines(node: Node, indent: str, shown: set[int]) -> list[str]:
 
 
 def _section(title: str, values: dict[str, Any], indent: str) -> list[str]:
-    told = {name: value for name, value in values.items() if name not in _NOT_TOLD}
+    shown = {name: value for name, value in values.items() if name not in _HIDDEN}
     return [
         f"{indent}  {title if i == 0 else '':<11} {name}={' '.join(str(value).split())}"
-        for i, (name, value) in enumerate(told.items())
+        for i, (name, value) in enumerate(shown.items())
     ]

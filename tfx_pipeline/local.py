@@ -21,14 +21,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(parameters: TfxParameters, metadata: str) -> None:
-    """Run all components. What TFX says goes to `tfx.log` in the pipeline's root, if that is a local folder.
+    """Run all components. If the pipeline's root is a local folder, TFX's log goes to `tfx.log` in it.
 
     Raises:
         StepFailedError: a component failed; the message names it.
     """
     pipeline = create_pipeline(parameters, metadata)
     progress = _Progress(len(pipeline.components))
-    with _logged(parameters.pipeline_root, progress, password(metadata)):
+    with _log_to_file(parameters.pipeline_root, progress, password(metadata)):
         try:
             LocalDagRunner().run(pipeline)
         except CaptionFlowError:
@@ -42,7 +42,7 @@ def run(parameters: TfxParameters, metadata: str) -> None:
 
 
 @contextmanager
-def _logged(root: str, progress: logging.Handler, secret: str) -> Iterator[None]:
+def _log_to_file(root: str, progress: logging.Handler, secret: str) -> Iterator[None]:
     file = logging.FileHandler(Path(root, LOG_FILE)) if is_local(root) else logging.NullHandler()
     file.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", secret))
     logger, before = logging.getLogger(), logging.getLogger().handlers
@@ -59,7 +59,7 @@ def _logged(root: str, progress: logging.Handler, secret: str) -> Iterator[None]
 
 
 class _Progress(logging.Handler):
-    """Hears in the log of TFX's runner which component it is at, and logs how far that is."""
+    """Follows the log of TFX's runner, and logs each component that is done."""
 
     component = "pipeline"
 
@@ -68,7 +68,7 @@ class _Progress(logging.Handler):
         self._total, self._done, self._began = total, 0, 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == "Component %s is running." and record.args:
+        if record.msg == "Component %s is running." and isinstance(record.args, tuple):
             self.component, self._began = str(record.args[0]), time.monotonic()
         elif record.msg == "Component %s is finished.":
             self._done += 1

@@ -1,4 +1,4 @@
-"""What is logged of TFX and the libraries under it, without the secret that they would log."""
+"""The logging of TFX and its libraries: less of it, and without the password of the metadata store."""
 
 import logging
 import os
@@ -6,8 +6,8 @@ import warnings
 from urllib.parse import quote
 
 
-def hush() -> None:
-    """Let nothing through of the chatter of TensorFlow, Google's clients and Airflow 2; call it before they load."""
+def silence_libraries() -> None:
+    """Silence the warnings of TensorFlow, Google's clients and Airflow 2; call it before they are imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore")
     for name, level in {"apache_beam": logging.WARNING, "tensorflow": logging.ERROR}.items():
@@ -15,10 +15,10 @@ def hush() -> None:
 
 
 class Formatter(logging.Formatter):
-    """Leaves a secret out: TFX logs how it connects to its metadata store."""
+    """Replaces a secret by ***: TFX logs its connection to the metadata store."""
 
-    def __init__(self, form: str, secret: str) -> None:
-        super().__init__(form)
+    def __init__(self, fmt: str, secret: str) -> None:
+        super().__init__(fmt)
         self._spellings = sorted(_spellings(secret), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -30,10 +30,11 @@ class Formatter(logging.Formatter):
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return how a secret may stand in a log: as it is, in a URL, in a Python string, in a protobuf's text format."""
-    from google.protobuf.text_encoding import CEscape  # which TFX's environment has, and not every other
+    """Return the forms of a secret in a log: as it is, in a URL, in a Python string, in protobuf's text format."""
+    from google.protobuf.text_format import MessageToString  # the command line does without protobuf
+    from google.protobuf.wrappers_pb2 import StringValue
 
     if not secret:
         return set()
-    escaped = (CEscape(secret, as_utf8) for as_utf8 in (False, True))
-    return {secret, quote(secret, safe=""), repr(secret)[1:-1], *escaped}
+    protobuf = (MessageToString(StringValue(value=secret), as_utf8=as_utf8) for as_utf8 in (False, True))
+    return {secret, quote(secret, safe=""), repr(secret)[1:-1], *(text.split('"', 1)[1][:-2] for text in protobuf)}

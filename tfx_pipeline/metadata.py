@@ -1,4 +1,4 @@
-"""Where ML Metadata keeps its store."""
+"""How to connect to ML Metadata's store."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,10 +11,13 @@ _EXPECTED = "expected a path (SQLite), mysql://USER:PASSWORD@HOST:PORT/DATABASE 
 
 
 def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
-    """Return how to reach the store: a path for SQLite, or the URL of a MySQL or PostgreSQL database.
+    """Return the connection to the store.
+
+    Args:
+        location: a path for SQLite, or the URL of a MySQL or PostgreSQL database.
 
     Raises:
-        InvalidInputError: it is neither.
+        InvalidInputError: `location` is neither.
     """
     config = metadata_store_pb2.ConnectionConfig()
     if "://" not in location:
@@ -26,7 +29,7 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
     url = urlsplit(location)
     database = url.path.removeprefix("/")
     if not url.hostname or not database or url.scheme not in ("mysql", "postgresql"):
-        # Not quoted whole, as it may hold a password.
+        # The rest is left out: it may hold a password.
         raise InvalidInputError(f"--metadata: {url.scheme}://…: {_EXPECTED}")
     user, password = unquote(url.username or ""), unquote(url.password or "")
     if url.scheme == "mysql":
@@ -45,5 +48,5 @@ def connection_config(location: str) -> metadata_store_pb2.ConnectionConfig:
 
 
 def password(location: str) -> str:
-    """Return what must not be seen of a store's location; empty if there is nothing."""
+    """Return the password in a store's location; empty if it has none."""
     return unquote(urlsplit(location).password or "") if "://" in location else ""

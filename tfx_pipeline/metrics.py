@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 
-# What the `evaluate` signature says of each caption; summed up here.
+# The outputs of the `evaluate` signature, one value a caption; the metrics sum them.
 _SUMS = ("cross_entropy", "correct", "tokens")
 
 
@@ -31,7 +31,7 @@ class Perplexity(metric_types.Metric):
 
 
 class Accuracy(metric_types.Metric):
-    """Share of the tokens that the model found the likeliest."""
+    """Share of the tokens that the model predicted."""
 
     def __init__(self, name: str = "accuracy") -> None:
         super().__init__(partial(_computations, lambda _cross_entropy, correct, tokens: correct / tokens), name=name)
@@ -41,10 +41,10 @@ def _computations(
     value: Callable[..., float], name: str, model_names: list[str]
 ) -> list[metric_types.MetricComputation]:
     keys = [metric_types.MetricKey(name, model_name=model, example_weighted=False) for model in model_names]
-    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_SumUp(key, value)) for key in keys]
+    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_SumFn(key, value)) for key in keys]
 
 
-class _SumUp(beam.CombineFn):
+class _SumFn(beam.CombineFn):
     def __init__(self, key: metric_types.MetricKey, value: Callable[..., float]) -> None:
         self._key, self._value = key, value
 
@@ -56,7 +56,7 @@ class _SumUp(beam.CombineFn):
         return sums + [float(np.sum(outputs[name])) for name in _SUMS]
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
-        return np.sum(list(accumulators), axis=0)
+        return sum(accumulators, start=self.create_accumulator())
 
     def extract_output(self, sums: np.ndarray) -> dict[metric_types.MetricKey, float]:
         return {self._key: float(self._value(*sums)) if sums[-1] else math.nan}

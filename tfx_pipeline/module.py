@@ -1,4 +1,4 @@
-"""The module file: what TFX's Transform and Trainer look for by name, `preprocessing_fn` and `run_fn`."""
+"""The module file: TFX's Transform calls `preprocessing_fn`, its Trainer `run_fn`, both by name."""
 
 import json
 from dataclasses import asdict
@@ -15,8 +15,8 @@ from tfx_pipeline.language_model import ServedModel, train
 
 __all__ = ["EXTRA", "TRAINING", "WORD_COUNTS", "preprocessing_fn", "run_fn"]
 
-# Beside the model, in a folder that TensorFlow Serving leaves to others: what came of training, and how often
-# each word was seen.
+# TensorFlow Serving does not read this folder of a model. It holds the result of the training, and how often each
+# word occurs in the training split.
 EXTRA = "assets.extra"
 TRAINING = "training.json"
 WORD_COUNTS = "word_counts.json"

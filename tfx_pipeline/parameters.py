@@ -12,13 +12,16 @@ METADATA_VARIABLE = "CAPTIONFLOW_TFX_METADATA"
 
 
 def metadata_location(parameters: "TfxParameters") -> str:
-    """Return where ML Metadata keeps its store: an environment variable says it, since it may hold a password."""
+    """Return the location of ML Metadata's store.
+
+    It is set by an environment variable, since it may hold a password; the default is in the pipeline's root.
+    """
     return os.environ.get(METADATA_VARIABLE) or f"{parameters.pipeline_root}/{METADATA_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TfxSettings(Parameters):
-    """What runs and where, which on Airflow the deployment says and no run."""
+    """What runs, and where. On Airflow the deployment sets this, not the form of a run."""
 
     module_file: str | None = parameter(
         None, "Python file with preprocessing_fn and run_fn, instead of CaptionFlow's own."
@@ -26,7 +29,7 @@ class TfxSettings(Parameters):
     serving_dir: str | None = parameter(
         None, "Folder that receives blessed models for TensorFlow Serving; by default `serving` in the pipeline's root."
     )
-    # Its models are programs: whoever may write there runs code.
+    # A model is a program: whoever may write to this folder can run code.
     pipeline_root: str = parameter("artifacts/image_captioning_tfx", "Folder or bucket that receives all artifacts.")
     gcp_project: str | None = parameter(None, "Google Cloud project of Dataflow jobs.")
     region: str | None = parameter(None, "Google Cloud region of Dataflow jobs.")
@@ -34,7 +37,7 @@ class TfxSettings(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class TfxParameters(TfxSettings):
-    """What the TFX pipeline reads, where it keeps what it makes, and how its model learns."""
+    """What the TFX pipeline reads, and how its model is trained."""
 
     csv: str = parameter(
         "",

@@ -37,10 +37,10 @@ def create_pipeline(parameters: TfxParameters, metadata: str | None) -> Pipeline
     """Build the pipeline.
 
     Args:
-        metadata: where ML Metadata keeps its store, see `metadata.connection_config`; None when the
-            orchestrator brings its own, as Kubeflow does.
+        metadata: location of ML Metadata's store, as in `metadata.connection_config`; None if the orchestrator
+            has a store of its own, as Kubeflow has.
     """
-    # Other processes, in other folders, read the paths too.
+    # Processes in other working folders read the paths too.
     parameters = replace(parameters, csv=resolve(parameters.csv), pipeline_root=resolve(parameters.pipeline_root))
     return Pipeline(
         pipeline_name=parameters.pipeline_name,
@@ -67,15 +67,15 @@ def _components(parameters: TfxParameters) -> list[BaseNode]:
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
-        **_code("preprocessing_fn", parameters, "vocabulary_size", "max_caption_length"),
+        **_function("preprocessing_fn", parameters, "vocabulary_size", "max_caption_length"),
         disable_statistics=True,
     )
     trainer = Trainer(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema_gen.outputs["schema"],
-        **_code("run_fn", parameters, "epochs", "batch_size", "learning_rate", "width", "patience", "seed"),
-        # How long it trains is told by epochs.
+        **_function("run_fn", parameters, "epochs", "batch_size", "learning_rate", "width", "patience", "seed"),
+        # Without a number of steps: `epochs` bounds the training.
         train_args=trainer_pb2.TrainArgs(),
         eval_args=trainer_pb2.EvalArgs(),
     )
@@ -119,7 +119,7 @@ def _components(parameters: TfxParameters) -> list[BaseNode]:
 
 
 def _splits(eval_percent: int) -> example_gen_pb2.Output:
-    """All captions of an image go into the same split."""
+    """Split by image, so that all captions of an image are in the same split."""
     split = example_gen_pb2.SplitConfig.Split
     return example_gen_pb2.Output(
         split_config=example_gen_pb2.SplitConfig(
@@ -132,19 +132,20 @@ def _splits(eval_percent: int) -> example_gen_pb2.Output:
     )
 
 
-def _code(function: str, parameters: TfxParameters, *names: str) -> dict[str, object]:
-    """Return the arguments that tell a component where its function is, and the parameters `names` to call it with."""
+def _function(function: str, parameters: TfxParameters, *names: str) -> dict[str, object]:
+    """Return a component's arguments: where its function is, and the parameters `names`, which the function gets."""
     custom_config = {name: getattr(parameters, name) for name in names}
     if parameters.module_file:
         return {"module_file": parameters.module_file, "custom_config": custom_config}
-    # Named by its import path, our own module needs no packaging. Its digest tells the cache when it has changed.
+    # Our own module is named by its import path, so TFX need not package it. TFX's cache compares the digest, and so
+    # sees when the code has changed.
     sources = [Path(inspect.getfile(part)).read_bytes() for part in (features, language_model, module)]
     digest = hashlib.sha256(b"".join(sources)).hexdigest()
     return {function: f"{module.__name__}.{function}", "custom_config": {**custom_config, "code": digest}}
 
 
 def _eval_config(max_perplexity: float) -> tfma.EvalConfig:
-    """Bless a model whose perplexity is neither above the bound nor worse than the last blessed one's."""
+    """Bless a model if its perplexity is within the bound and no worse than that of the last blessed model."""
     perplexity = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(upper_bound={"value": max_perplexity}),
         change_threshold=tfma.GenericChangeThreshold(

@@ -1,8 +1,8 @@
-"""The pipeline as TFX documents it for Airflow: a DAG file in which AirflowDagRunner builds the DAG.
+"""The DAG file in the form that TFX documents: AirflowDagRunner builds the DAG when the file is parsed.
 
-For Airflow 2.11 in TFX's environment, with this file in its DAGs folder; the parameters are environment variables
+It is for Airflow 2.11 in TFX's environment; put it into the DAGs folder there. Its parameters are environment variables
 (CAPTIONFLOW_CSV, CAPTIONFLOW_PIPELINE_ROOT, CAPTIONFLOW_EPOCHS, …). Parsing it imports TFX, which takes longer than
-Airflow gives a DAG file by default. dags/image_captioning_tfx.py is the form for the current Airflow.
+Airflow allows a DAG file by default. For the current Airflow use dags/image_captioning_tfx.py.
 """
 
 from tfx.orchestration.airflow.airflow_dag_runner import AirflowDagRunner, AirflowPipelineConfig

@@ -1,4 +1,4 @@
-"""Read what the components found: anomalies, metrics and why a model was not blessed."""
+"""Read the components' results: anomalies, metrics, and why a model was not blessed."""
 
 import json
 from pathlib import PurePosixPath
@@ -15,18 +15,18 @@ OVERALL = "all"
 
 
 def anomalies(uri: str) -> dict[str, str]:
-    """Return split/feature → what is wrong with it, of an ExampleAnomalies artifact."""
-    found = {}
+    """Return split/feature → description of the anomaly, of an ExampleAnomalies artifact."""
+    descriptions: dict[str, str] = {}
     for split in sorted(fileio.listdir(uri)):
         for name in fileio.listdir(f"{uri}/{split}"):
             with fileio.open(f"{uri}/{split}/{name}", "rb") as file:
                 info = anomalies_pb2.Anomalies.FromString(file.read()).anomaly_info
-            found |= {f"{_name(split)}/{feature}": info[feature].description for feature in sorted(info)}
-    return found
+            descriptions |= {f"{_split_name(split)}/{feature}": info[feature].description for feature in sorted(info)}
+    return descriptions
 
 
 def metrics(uri: str) -> dict[str, dict[str, float]]:
-    """Return slice → metric → value, of a ModelEvaluation artifact; the slice of all captions is `all`."""
+    """Return slice → metric → value, of a ModelEvaluation artifact; the slice `all` holds all captions."""
     result = tfma.load_eval_result(uri)
     return {
         ", ".join(f"{column} {value}" for column, value in key) or OVERALL: {
@@ -37,7 +37,7 @@ def metrics(uri: str) -> dict[str, dict[str, float]]:
 
 
 def failures(uri: str) -> list[str]:
-    """Return why a ModelEvaluation artifact was not blessed, for all captions and for each slice that failed."""
+    """Return the thresholds that the model of a ModelEvaluation artifact failed, for each slice that failed."""
     return [
         f"{failure.metric_key.name}{' against the last blessed model' * failure.metric_key.is_diff} "
         f"is {failure.metric_value.double_value.value:.4g}"
@@ -47,14 +47,14 @@ def failures(uri: str) -> list[str]:
 
 
 def training(uri: str) -> dict[str, Any]:
-    """Return what came of training, of a Model artifact; nothing if another module file made it."""
+    """Return the result of the training, of a Model artifact; empty if another module file trained it."""
     path = f"{path_utils.serving_model_path(uri)}/{EXTRA}/{TRAINING}"
     if not fileio.exists(path):
         return {}
     with fileio.open(path) as file:
-        found: dict[str, Any] = json.load(file)
-        return found
+        result: dict[str, Any] = json.load(file)
+        return result
 
 
-def _name(split_folder: str) -> str:
+def _split_name(split_folder: str) -> str:
     return PurePosixPath(split_folder).name.removeprefix("Split-")

@@ -1,4 +1,4 @@
-"""What ML Metadata knows of the pipeline's runs, whichever orchestrator ran them."""
+"""Read the pipeline's runs from ML Metadata, whichever orchestrator ran them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ _INPUT, _OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPU
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a component made or took: its type's name, where it is, and what TFX noted of it."""
+    """An input or output of a component: the name of its type, its URI and its properties in the store."""
 
     id: int
     type: str
@@ -26,7 +26,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Execution:
-    """One run of a component: the component's name and the values it was given."""
+    """One run of a component: the component's name and its arguments."""
 
     id: int
     component: str
@@ -37,10 +37,10 @@ class Store:
     """Reads a store of ML Metadata.
 
     Args:
-        location: as `metadata.connection_config` takes it.
+        location: as in `metadata.connection_config`.
 
     Raises:
-        InvalidInputError: it cannot be reached.
+        InvalidInputError: the store cannot be reached.
     """
 
     def __init__(self, location: str) -> None:
@@ -53,33 +53,33 @@ class Store:
             raise InvalidInputError(f"--metadata: the metadata store cannot be reached: {reason}") from error
 
     def find(self, uri: str) -> Artifact | None:
-        """Return the artifact that is at `uri`, or was pushed there."""
-        found = self._store.get_artifacts_by_uri(uri)
-        if not found and "PushedModel" in self._artifact_types.values():
+        """Return the artifact that is at `uri` or was pushed there, None if there is none."""
+        artifacts = self._store.get_artifacts_by_uri(uri)
+        if not artifacts and "PushedModel" in self._artifact_types.values():
             pushed = self._store.get_artifacts_by_type("PushedModel")
-            found = [
+            artifacts = [
                 artifact for artifact in pushed if self._artifact(artifact).properties.get("pushed_destination") == uri
             ]
-        return self._artifact(found[-1]) if found else None
+        return self._artifact(artifacts[-1]) if artifacts else None
 
     def latest(self, component: str) -> Execution | None:
-        """Return the last run of a component."""
+        """Return the last run of a component, None if it never ran."""
         names = [name for name in self._execution_types.values() if name.endswith(f".{component}")]
         runs = [execution for name in names for execution in self._store.get_executions_by_type(name)]
         return self._execution(max(runs, key=lambda execution: execution.id)) if runs else None
 
     def producer(self, artifact: Artifact) -> Execution | None:
-        """Return the run that made the artifact; later ones may have taken it from the cache."""
+        """Return the run that made the artifact, not the later ones that got it from the cache."""
         events = self._store.get_events_by_artifact_ids([artifact.id])
-        made = sorted(event.execution_id for event in events if event.type == _OUTPUT)
-        return self._execution(self._store.get_executions_by_id(made[:1])[0]) if made else None
+        ids = sorted(event.execution_id for event in events if event.type == _OUTPUT)
+        return self._execution(self._store.get_executions_by_id(ids[:1])[0]) if ids else None
 
     def inputs(self, execution: Execution) -> list[Artifact]:
-        """Return what a run took."""
+        """Return the artifacts that a run read."""
         return self._artifacts(execution, _INPUT)
 
     def outputs(self, execution: Execution) -> list[Artifact]:
-        """Return what a run made."""
+        """Return the artifacts that a run wrote."""
         return self._artifacts(execution, _OUTPUT)
 
     def _artifacts(self, execution: Execution, kind: Any) -> list[Artifact]:
@@ -96,12 +96,12 @@ class Store:
 
 
 def _properties(node: metadata_store_pb2.Artifact | metadata_store_pb2.Execution) -> dict[str, Any]:
-    """Return all properties of a node; TFX's Airflow runner writes None as text, which is left out too."""
-    plain = {name: _plain(value) for name, value in sorted({**node.properties, **node.custom_properties}.items())}
-    return {name: value for name, value in plain.items() if value not in (None, "", "None", "null")}
+    """Return the properties of a node that have a value; TFX's Airflow runner writes None as text."""
+    values = {name: _value(value) for name, value in sorted({**node.properties, **node.custom_properties}.items())}
+    return {name: value for name, value in values.items() if value not in (None, "", "None", "null")}
 
 
-def _plain(value: metadata_store_pb2.Value) -> Any:
+def _value(value: metadata_store_pb2.Value) -> Any:
     kind = value.WhichOneof("value")
     if kind == "struct_value":
         return json_format.MessageToDict(value.struct_value).get("__value__")

@@ -1,4 +1,4 @@
-"""What the last run of the pipeline came to, in a few lines."""
+"""The results of the pipeline's last run, in a few lines."""
 
 from captionflow.core.terminal import one_line
 from tfx_pipeline import results
@@ -8,12 +8,12 @@ _VALIDATORS = ("ExampleValidator", "DriftValidator")
 
 
 def summary(store: Store) -> str:
-    """Return anomalies, scores, blessing and where the model was pushed, of the last run of each component."""
+    """Return the anomalies, scores and blessing, and the folder of the pushed model, of each component's last run."""
     lines: list[str] = []
     for component in _VALIDATORS:
         for artifact in _outputs(store, component):
-            found = results.anomalies(artifact.uri)
-            lines += [f"anomaly       {name}: {what}" for name, what in found.items()]
+            anomalies = results.anomalies(artifact.uri)
+            lines += [f"anomaly       {name}: {description}" for name, description in anomalies.items()]
     for artifact in _outputs(store, "Trainer", "Model"):
         lines.append(f"model         {artifact.uri}")
         lines += [
@@ -22,8 +22,8 @@ def summary(store: Store) -> str:
         ]
     for artifact in _outputs(store, "Evaluator", "ModelEvaluation"):
         lines.append(f"evaluation    {artifact.uri}")
-        for part, values in results.metrics(artifact.uri).items():
-            lines.append(f"{part:<13} " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        for slice_, values in results.metrics(artifact.uri).items():
+            lines.append(f"{slice_:<13} " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
         blessed = any(blessing.properties.get("blessed") for blessing in _outputs(store, "Evaluator", "ModelBlessing"))
         lines.append(f"blessed       {'yes' if blessed else 'no: ' + results.failures(artifact.uri)[0]}")
     for artifact in _outputs(store, "Pusher", "PushedModel"):
@@ -32,7 +32,7 @@ def summary(store: Store) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def _outputs(store: Store, component: str, kind: str | None = None) -> list[Artifact]:
+def _outputs(store: Store, component: str, artifact_type: str | None = None) -> list[Artifact]:
     execution = store.latest(component)
     outputs = store.outputs(execution) if execution else []
-    return [artifact for artifact in outputs if kind in (None, artifact.type)]
+    return [artifact for artifact in outputs if artifact_type in (None, artifact.type)]

@@ -1,4 +1,4 @@
-"""One component's task as a process of TFX's environment: the request is JSON on stdin, the answer a JSON file.
+"""Run one component in a process of TFX's environment: the request is JSON on stdin, the answer a JSON file.
 
     python -m tfx_pipeline.task < request.json
 
@@ -15,7 +15,7 @@ from typing import Any
 from captionflow.core.errors import CaptionFlowError, StoreError
 from captionflow.core.parent import end_with_parent
 from tfx_pipeline.environment import check_tfx
-from tfx_pipeline.logs import Formatter, hush
+from tfx_pipeline.logs import Formatter, silence_libraries
 from tfx_pipeline.parameters import TfxParameters, metadata_location
 
 
@@ -39,13 +39,13 @@ def _run(component: str, parameters: TfxParameters, run_id: str) -> tuple[dict[s
         return {"outputs": run_component(component, parameters, run_id)}, 0
     except CaptionFlowError as error:
         return {"error": str(error), "retry": isinstance(error, StoreError)}, error.exit_code
-    except Exception as error:  # Whatever a component raises; logged here, where the secret is left out.
+    except Exception as error:  # A component may raise anything. The log leaves the password out.
         logging.getLogger(__name__).exception("%s failed", component)
         return {"error": f"{component}: {type(error).__name__}; its traceback is above", "retry": True}, 1
 
 
 def _log_to_stderr(metadata: str) -> None:
-    hush()
+    silence_libraries()
     from absl import logging as absl_logging
 
     from tfx_pipeline.metadata import password

@@ -1,6 +1,8 @@
-"""The graph of the pipeline's components, known without TFX: Airflow reads its DAG files every few seconds.
+"""The graph of the pipeline's components, read from a file: a DAG file is parsed often, and TFX imports slowly.
 
-python -m tfx_pipeline.topology    (writes it anew, from the real pipeline)
+    python -m tfx_pipeline.topology
+
+builds the real pipeline and writes the file anew.
 """
 
 import json
@@ -12,7 +14,7 @@ _FILE = Path(__file__).with_name("topology.json")
 
 
 def topology() -> dict[str, list[str]]:
-    """Return component → the components it waits for, in an order in which they can run."""
+    """Return component → the components it waits for, in an order in which the components can run."""
     upstream: dict[str, list[str]] = json.loads(_FILE.read_bytes())
     return upstream
 

@@ -1,4 +1,4 @@
-"""The preprocessed artifact as batches for torch."""
+"""Read the preprocessed artifact as batches of tensors."""
 
 import io
 import random
@@ -19,7 +19,7 @@ from captionflow.core.shards import read_shard
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.images.parameters import ImageParameters
 
-# Samples (encoded pictures) held for shuffling: far more than a batch, some tens of megabytes.
+# Samples (encoded pictures) in the shuffle buffer: far more than a batch, some tens of megabytes.
 _SHUFFLE_BUFFER = 2048
 
 
@@ -48,11 +48,11 @@ def to_tensor(image: bytes, image_format: str, height: int, width: int) -> torch
 
 
 class Samples(IterableDataset[Sample]):
-    """Samples of one split: with a `seed` in a new order each `epoch`, without in stored order.
+    """The samples of one split: with a `seed` in a new order each `epoch`, without one in stored order.
 
     Args:
-        check: hold the shards against the manifest while they are read; once is enough. Not for loader workers, of
-            which none sees all.
+        check: check the shards against the manifest while they are read. Once is enough; not for loader workers, since
+            each reads only a part of the shards.
 
     Raises:
         InvalidInputError: the split holds no image, the manifest's parameters are not those of a preprocess job, or
@@ -122,7 +122,7 @@ class Collate:
     def _picture(self, sample: Sample) -> torch.Tensor:
         try:
             return to_tensor(sample.image, self._format, sample.height, sample.width)
-        except Exception as error:  # Pillow raises anything on broken files.
+        except Exception as error:  # Pillow may raise anything on a broken file.
             raise InvalidInputError(
                 f"the stored picture of image {sample.image_id} cannot be decoded; preprocess again"
             ) from error
@@ -139,8 +139,8 @@ def _shuffled(samples: Iterator[Sample], rng: random.Random) -> Iterator[Sample]
         if len(buffer) < _SHUFFLE_BUFFER:
             buffer.append(sample)
         else:
-            place = rng.randrange(_SHUFFLE_BUFFER)
-            yield buffer[place]
-            buffer[place] = sample
+            index = rng.randrange(_SHUFFLE_BUFFER)
+            yield buffer[index]
+            buffer[index] = sample
     rng.shuffle(buffer)
     yield from buffer

@@ -22,7 +22,7 @@ from captionflow.images.parameters import ImageParameters
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model artifact, loaded: weights, words, and how its pictures were prepared."""
+    """A loaded model artifact: the network, the vocabulary, and how its pictures were prepared."""
 
     captioner: Captioner
     vocabulary: Vocabulary
@@ -39,7 +39,7 @@ def load_model(uri: str) -> TrainedModel:
     """Load the model artifact at `uri` onto the best device of this machine.
 
     Raises:
-        InvalidInputError: it is no model artifact, or its captioner is none of `CAPTIONERS`.
+        InvalidInputError: `uri` is no model artifact, or its captioner is none of `CAPTIONERS`.
     """
     artifact = open_artifact(uri, MODEL)
     config = json.loads(artifact.read(CONFIG))
@@ -55,7 +55,7 @@ def load_model(uri: str) -> TrainedModel:
 
 
 def caption(images: Iterable[str], model: str, beam_size: int) -> Iterator[tuple[str, str]]:
-    """Yield each image's URI with its caption; pictures are prepared as those of the training were.
+    """Yield each image's URI with its caption; the pictures are prepared like those of the training.
 
     Raises:
         InvalidInputError: an image cannot be read, or `model` is no model artifact.

@@ -1,12 +1,12 @@
 """The captioner: a convolutional encoder and a Transformer decoder, from pixels to token ids.
 
 Read it top to bottom. The encoder turns a picture into a grid of feature vectors, 16 times smaller
-than the picture on each side; the decoder writes a caption word by word, looking back at the words
-so far (causal self-attention) and at the grid (cross-attention). At the default size it learns the
+than the picture on each side; the decoder writes a caption word by word and attends to the words
+so far (causal self-attention) and to the grid (cross-attention). At the default size it learns the
 built-in sample on two CPU cores in about a minute; for photographs raise `width`,
 `encoder_depth` and `decoder_depth` and train on a GPU.
 
-No training loop, no files and no words here: see `captionflow.captioner.train`, `captionflow.captioner.vocabulary`.
+This module has no training loop, files or words: see `captionflow.captioner.train`, `captionflow.captioner.vocabulary`.
 
 Sources: Vaswani et al. 2017, "Attention is all you need" (decoder); Xiong et al. 2020, "On layer
 normalization in the Transformer architecture" (normalising before each block); He et al. 2016,
@@ -76,8 +76,8 @@ class ModelConfig:
 class Captioner(nn.Module):
     """Pictures in, next-token logits (`forward`) or whole captions (`generate`) out.
 
-    Built from the global torch generator: call `torch.manual_seed` before, and two models are
-    identical. On a CPU, so are two trainings.
+    The weights are drawn from the global torch generator: after the same `torch.manual_seed` two
+    models are identical, and on a CPU so are two trainings.
 
     Another captioner is a subclass with another encoder or decoder (`captionflow.captioner.models`).
     """
@@ -133,7 +133,7 @@ class Captioner(nn.Module):
         """Writes one caption for each picture; put the model in `eval` mode first.
 
         Keeps the `beam_size` most probable prefixes of each picture, extending all at once, until
-        as many captions of it are finished. The answer is the finished caption with the greatest
+        as many captions of it are finished. The result is the finished caption with the greatest
         log-probability divided by `((5 + length) / 6) ** length_penalty` (Wu et al. 2016,
         "Google's neural machine translation system", eq. 14), or the most probable prefix if none
         was finished in time. With `beam_size` 1 this is greedy decoding. `UNK` is never written.
@@ -165,15 +165,15 @@ class Captioner(nn.Module):
         # All beams begin alike: let only the first of each picture be extended at the first step.
         scores = torch.full((batch, beam_size), -math.inf, device=device)
         scores[:, 0] = 0.0
-        answer = torch.full((batch, steps), PAD, device=device)
-        answer_score = torch.full((batch,), -math.inf, device=device)
+        result = torch.full((batch, steps), PAD, device=device)
+        result_score = torch.full((batch,), -math.inf, device=device)
         finished = torch.zeros(batch, dtype=torch.long, device=device)
         for length in range(1, steps + 1):
             # Captions are short: reading the prefix anew each time is simpler than a cache.
             logits = self.decoder(grid, tokens)[:, -1].float()
             logits[:, [PAD, BOS, UNK]] = -math.inf
             total = scores.view(-1, 1) + logits.log_softmax(-1)
-            # Each beam can end in one way only, so of twice as many enough can go on.
+            # Each beam can end in one way only, so half of twice as many candidates can continue.
             ranked, best = total.view(batch, -1).topk(2 * beam_size)
             beam, word = best // vocabulary, best % vocabulary
             extended = torch.cat([tokens[first_row + beam], word[:, :, None]], dim=2)
@@ -184,23 +184,23 @@ class Captioner(nn.Module):
             length_norm = ((5 + length) / 6) ** length_penalty
             score, which = (ranked / length_norm).masked_fill(~ends, -math.inf).max(1)
             ending = extended[torch.arange(batch, device=device), which, 1:]
-            better = score > answer_score
-            answer_score = torch.where(better, score, answer_score)
-            answer[:, :length] = torch.where(better[:, None], ending, answer[:, :length])
+            better = score > result_score
+            result_score = torch.where(better, score, result_score)
+            result[:, :length] = torch.where(better[:, None], ending, result[:, :length])
             finished += ends.sum(1)
 
-            scores, going_on = ranked.masked_fill(word == EOS, -math.inf).topk(beam_size)
-            tokens = extended.gather(1, going_on[:, :, None].expand(-1, -1, length + 1))
+            scores, continuing = ranked.masked_fill(word == EOS, -math.inf).topk(beam_size)
+            tokens = extended.gather(1, continuing[:, :, None].expand(-1, -1, length + 1))
             tokens = tokens.flatten(0, 1)
             if bool((finished >= beam_size).all()):
                 break
         longest = tokens.shape[1] - 1
         unfinished = tokens[first_row[:, 0], 1:]  # topk sorts: a picture's first beam is its best
-        return torch.where((finished > 0)[:, None], answer[:, :longest], unfinished)
+        return torch.where((finished > 0)[:, None], result[:, :longest], unfinished)
 
 
 class Encoder(nn.Module):
-    """[B, 3, S, S] pictures to [B, (S / 16)^2, width] feature vectors that know where they are."""
+    """[B, 3, S, S] pictures to [B, (S / 16)^2, width] feature vectors, with their positions added."""
 
     mean: Tensor
     std: Tensor
@@ -210,9 +210,9 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(_PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_PIXEL_STD).view(3, 1, 1), persistent=False)
         quarter, half, full = config.width // 4, config.width // 2, config.width
-        # The picture shrinks fourfold at once, where there are the most pixels to compute on.
-        # The residual blocks stand on the grid itself: small shapes need a grid this fine, and
-        # blocks before it cost much and, on the built-in sample, gained little.
+        # The first convolution shrinks the picture fourfold, since there are the most pixels.
+        # The residual blocks work on the grid itself: small shapes need a grid this fine, and on
+        # the built-in sample blocks before it cost much time and improved little.
         self.stages = nn.Sequential(
             _convolution(3, quarter, kernel=7, stride=4),
             nn.ReLU(),
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
             *(ResidualBlock(full) for _ in range(config.encoder_depth)),
         )
         side = config.image_size // STRIDE
-        # As loud as the features (of deviation 1 after `norm`), so that "left of" is learnt early.
+        # As large as the features (of deviation 1 after `norm`), so that "left of" is learnt early.
         self.row = nn.Parameter(0.5 * torch.randn(side, 1, full))
         self.column = nn.Parameter(0.5 * torch.randn(1, side, full))
         self.norm = nn.LayerNorm(config.width)
@@ -232,8 +232,8 @@ class Encoder(nn.Module):
         """[B, 3, S, S] uint8, or floating point in 0 to 1, to [B, (S / 16)^2, width]."""
         pixels = images.float() if images.dtype == torch.uint8 else images * 255.0
         pixels = (pixels - self.mean) / self.std
-        # Convolutions over channels-last memory are faster on CPUs and on tensor cores alike, and
-        # hand it on. The weights stay contiguous, as safetensors wants them.
+        # Convolutions over channels-last memory are faster on CPUs and on tensor cores, and their
+        # output has it too. The weights stay contiguous, as safetensors requires.
         features = self.stages(pixels.contiguous(memory_format=torch.channels_last))
         grid: Tensor = self.norm(features.permute(0, 2, 3, 1)) + self.row + self.column
         return grid.flatten(1, 2)
@@ -266,10 +266,10 @@ class Decoder(nn.Module):
         self._initialise(config)
 
     def _initialise(self, config: ModelConfig) -> None:
-        """Normal weights and zero biases in the manner of GPT-2 (Radford et al. 2019).
+        """Draw normal weights and set zero biases, as GPT-2 does (Radford et al. 2019).
 
-        GPT-2's deviation of 0.02 is meant for its width of 768 or more; at this width it leaves
-        attention so even at first that the picture is long ignored.
+        GPT-2's deviation of 0.02 is meant for its width of 768 or more; at this width it makes
+        attention so even at first that the model ignores the picture for long.
         """
         deviation = 0.8 / math.sqrt(config.width)
         for module in self.modules():
@@ -283,7 +283,7 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=deviation / math.sqrt(3 * config.decoder_depth))
 
     def forward(self, grid: Tensor, tokens: Tensor) -> Tensor:
-        """Logits of the token after each prefix; K is found from the two batch sizes."""
+        """Logits of the token after each prefix; the two batch sizes give K."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.words(tokens) + self.places(places))
         for block in self.blocks:
@@ -311,11 +311,11 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, grid: Tensor) -> Tensor:
         """x: [B * K, T, width]; grid: [B, N, width]; returns the shape of x."""
-        # No mask for PAD: it stands only at the end, where causality hides it from every word.
+        # PAD needs no mask: it comes after all words, and causality hides it from them.
         y = self.self_norm(x)
         x = x + self.dropout(self.self_attention(y, y, causal=True))
-        # A word does not see other words here, so a picture's K captions can be laid end to end
-        # as one: its grid is then read once instead of being repeated K times.
+        # No word attends to other words here, so the K captions of a picture can be joined to one
+        # sequence: the grid is then used once instead of being repeated K times.
         y = self.cross_norm(x).reshape(len(grid), -1, x.shape[-1])
         x = x + self.dropout(self.cross_attention(y, grid).reshape(x.shape))
         x = x + self.dropout(self.mlp(self.mlp_norm(x)))
@@ -323,7 +323,7 @@ class DecoderBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention: [B, T, C] asks [B, N, C], answer [B, T, C]."""
+    """Multi-head scaled dot-product attention: [B, T, C] attends to [B, N, C]; returns [B, T, C]."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -332,15 +332,17 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, asking: Tensor, asked: Tensor, causal: bool = False) -> Tensor:
-        """Returns the shape of `asking`; `causal` hides the keys after each query's place."""
+    def forward(self, queries: Tensor, memory: Tensor, causal: bool = False) -> Tensor:
+        """Returns the shape of `queries`; `causal` hides the keys after each query's position."""
 
         def split(x: Tensor) -> Tensor:  # [B, T, C] -> [B, heads, T, C / heads]
             return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
-        key, value = self.key_value(asked).chunk(2, dim=-1)
-        answer = F.scaled_dot_product_attention(split(self.query(asking)), split(key), split(value), is_causal=causal)
-        mixed: Tensor = self.out(answer.transpose(1, 2).flatten(2))
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        attended = F.scaled_dot_product_attention(
+            split(self.query(queries)), split(key), split(value), is_causal=causal
+        )
+        mixed: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return mixed
 
 

@@ -1,4 +1,4 @@
-"""The captioner's size, how it learns and how it captions."""
+"""The parameters of the captioner: its size, its training, its captioning."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ from captionflow.core.parameters import Parameters, parameter
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParameters(Parameters):
-    """The captioner's size and how it learns."""
+    """The captioner's size and how it is trained."""
 
     captioner = models.BUILT_IN  # no field, since there is no other to choose
 

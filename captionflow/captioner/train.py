@@ -1,7 +1,7 @@
 """Train: the preprocessed artifact → the model artifact.
 
-Needs only torch, numpy, Pillow, fastavro, fsspec, safetensors and tqdm, and MLflow if it is to track. Two
-runs on the same CPU give identical weights.
+It needs only torch, numpy, Pillow, fastavro, fsspec, safetensors and tqdm, and MLflow for tracking. Two runs on the
+same CPU give identical weights.
 """
 
 import json
@@ -31,26 +31,26 @@ from captionflow.core.tracking import Tracking, track
 
 _LOG = logging.getLogger(__name__)
 
-_LARGEST_EXPONENT = 700.0  # e to a little more is past what a float holds
+_LARGEST_EXPONENT = 700.0  # e to the power of 710 is too large for a float
 
 WEIGHTS, CONFIG, VOCABULARY, HISTORY = "model.safetensors", "config.json", "vocabulary.json", "history.json"
 
 
 def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
-    """Train on the train split, keep the weights best on the val split, commit at `output`; returns its URI.
+    """Train on the train split, keep the weights that are best on the val split, commit at `output`; returns its URI.
 
-    `history.json` holds a row an epoch: train_loss (label-smoothed) and val_loss in nats a token.
+    `history.json` holds a row for each epoch: train_loss (label-smoothed) and val_loss, in nats a token.
 
-    A loss that is no longer a number ends the training; what was best until then is kept, and the manifest's counts
-    say so under `stopped_by`.
+    A loss that is not a finite number ends the training; the best weights until then are kept. The manifest's count
+    `stopped_by` holds what ended the training.
 
     Raises:
-        InvalidInputError: a split is empty or not as its manifest says, or a parameter does not fit the images.
-        StepFailedError: the very first epoch's loss is not a number.
+        InvalidInputError: a split is empty or differs from its manifest, or a parameter does not fit the images.
+        StepFailedError: the first epoch's loss is not a finite number.
     """
     source = open_artifact(preprocessed, PREPROCESSED)
     device = choose_device(parameters.device)
-    # Every shard is held against the manifest once: those of val here, those of train while their words are counted.
+    # Every shard is checked against the manifest once: those of val here, those of train while their words are counted.
     source.verify("val/")
     if not source.count("splits", "test", default=0):
         _LOG.warning("%s: its test split is empty, so there will be nothing to evaluate the model on", source.uri)
@@ -97,18 +97,18 @@ def train(preprocessed: str, output: str, parameters: TrainParameters) -> str:
     return draft.uri
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device for `wanted`; `auto` takes CUDA, then MPS, then the CPU.
+def choose_device(name: str) -> torch.device:
+    """Return the device `name`; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
         InvalidInputError: this machine has no such device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[wanted]:
-        raise InvalidInputError(f"--device: this machine has no {wanted}")
-    return torch.device(wanted)
+    if name == "auto":
+        name = next(device for device, is_available in available.items() if is_available)
+    if not available[name]:
+        raise InvalidInputError(f"--device: this machine has no {name}")
+    return torch.device(name)
 
 
 def _model_config(parameters: TrainParameters, vocabulary_size: int, image_size: int) -> ModelConfig:
@@ -136,10 +136,10 @@ def _fit(
     device: torch.device,
     tracking: Tracking,
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor], str]:
-    """Run the epochs; returns the history, the weights of the best of them, on the CPU, and what ended them.
+    """Run the epochs; returns the history, the best epoch's weights (on the CPU) and what ended the training.
 
     Raises:
-        StepFailedError: there is no best epoch.
+        StepFailedError: the first epoch's loss is not a finite number.
     """
     steps_per_epoch = math.ceil(samples.count / parameters.batch_size)
     optimizer = _optimizer(model, parameters)
@@ -175,7 +175,7 @@ def _fit(
 
 
 def _optimizer(model: Captioner, parameters: TrainParameters) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); biases, norms and other vectors are not decayed."""
+    """Return AdamW (Loshchilov and Hutter 2019); biases, norms and other vectors are not decayed."""
     matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
     vectors = [weight for weight in model.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": parameters.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -192,7 +192,7 @@ def _train_epoch(
 ) -> float:
     model.train()
     losses = []
-    for batch in _on(device, batches):
+    for batch in _to_device(device, batches):
         with _autocast(device):
             loss = model.loss(batch.images, batch.tokens, parameters.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
@@ -209,14 +209,14 @@ def _mean_loss(model: Captioner, batches: DataLoader[Batch], device: torch.devic
     """Mean over the pictures of the loss without label smoothing, nats a token."""
     model.eval()
     total, pictures = 0.0, 0
-    for batch in _on(device, batches):
+    for batch in _to_device(device, batches):
         with _autocast(device):
             total += float(model.loss(batch.images, batch.tokens)) * len(batch.images)
         pictures += len(batch.images)
     return total / pictures
 
 
-def _on(device: torch.device, batches: DataLoader[Batch]) -> Iterator[Batch]:
+def _to_device(device: torch.device, batches: DataLoader[Batch]) -> Iterator[Batch]:
     for batch in batches:
         yield batch.to(device)
 

@@ -1,4 +1,4 @@
-"""Tokens, and the vocabulary a captioner learns and is shipped with."""
+"""Tokens, and the vocabulary, which is learnt from the captions and stored with the model."""
 
 import json
 from collections import Counter
@@ -22,13 +22,13 @@ def count_tokens(captions: Iterable[str]) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens a model knows; a token's id is its place. The first four are `SPECIAL_TOKENS`."""
+    """The tokens of a model; a token's id is its index. The first four are `SPECIAL_TOKENS`."""
 
     tokens: tuple[str, ...]
 
     @classmethod
     def build(cls, counts: Mapping[str, int], min_count: int = 1, max_words: int | None = None) -> "Vocabulary":
-        """Take the tokens seen at least `min_count` times, most frequent first, ties by name, `max_words` at most."""
+        """Take tokens with a count of at least `min_count`: most frequent first, ties by name, at most `max_words`."""
         kept = [token for token, count in counts.items() if count >= min_count]
         ranked = sorted(kept, key=lambda token: (-counts[token], token))
         return cls((*SPECIAL_TOKENS, *ranked[:max_words]))
@@ -55,7 +55,7 @@ class Vocabulary:
         return [BOS, *ids[: max_length - 2], EOS]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the caption that `ids` spell, up to the first EOS, special tokens left out."""
+        """Return the caption of `ids` up to the first EOS, without special tokens."""
         words = []
         for index in ids:
             if index == EOS:

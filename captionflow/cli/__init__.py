@@ -1,4 +1,4 @@
-"""The front door: `captionflow COMMAND`, a module for each group of commands.
+"""The command line, `captionflow COMMAND`: a module for each group of commands.
 
-What a command does lives in the rooms below, which it imports when it runs. Nothing but DAG files may import it.
+A command imports the package that does its work when it runs. Only DAG files may import this package.
 """

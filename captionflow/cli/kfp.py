@@ -25,7 +25,7 @@ def compile_(
     output: Annotated[str, typer.Option(help="File to write: .yaml or .json.")],
     parameters: CompileParameters,
 ) -> None:
-    """Write the pipeline's specification, which `submit` takes, and the web interface too."""
+    """Write the pipeline's specification, for `submit` or for an upload in the web interface."""
     from kfp_pipeline.pipeline import compile_pipeline
 
     compile_pipeline(parameters, output)
@@ -55,7 +55,7 @@ def submit(
     from kfp_pipeline.submission import submission
 
     _show_progress()
-    what = submission(file, parameters, run_name)
+    checked = submission(file, parameters, run_name)
     service: Service
     if vertex:
         from kfp_pipeline.vertex import Vertex
@@ -65,14 +65,14 @@ def submit(
         from kfp_pipeline.kubeflow import Kubeflow
 
         service = Kubeflow(kubeflow)
-    service.submit(what)
+    service.submit(checked)
     print(service.url, flush=True)
     if wait:
         service.wait()
 
 
 def _show_progress() -> None:
-    """Let our own progress through to the terminal, and of the SDKs' chatter nothing."""
+    """Log our own progress to the terminal, and nothing of the SDKs'."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger().addHandler(logging.NullHandler())
     logger = logging.getLogger("kfp_pipeline")

@@ -1,4 +1,4 @@
-"""The front door: `captionflow COMMAND`. Each command imports what it needs when it is run."""
+"""The command `captionflow`. Each of its commands imports what it needs when it runs."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def lineage(
     ] = False,
     metadata: tfx.Metadata = None,
 ) -> None:
-    """Tell what an artifact was made from: data, parameters, code version and scores, back to the sources."""
+    """Show how an artifact was made: data, parameters, code version and scores, back to the sources."""
     if location := tfx.metadata_of(uri, metadata):
         print(tfx.lineage(uri, location, as_json=as_json))
         return
@@ -70,21 +70,21 @@ def lineage(
 
 @app.command()
 def summary(run: Annotated[str, typer.Argument(help="Folder of a run: ROOT/PIPELINE/RUN_ID.")]) -> None:
-    """Tell how a run of the DAG ended: its artifacts, scores and report."""
+    """Show the result of a run of the DAG: its artifacts, scores and report."""
     from captionflow.core.summary import summary
 
     print(summary(run))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error a user can act on is one line and exit code 2 (input) or 1 (result).
+    """Run the command line; a CaptionFlowError becomes one line and exit code 2 (input) or 1 (result).
 
     Args:
-        arguments: by default those of this process.
+        arguments: the command's arguments; by default those of this process.
     """
-    # It logs the traceback of what its errors, told below, say already.
+    # gcsfs logs the traceback of an error that is printed below in one line.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    # A locale may know fewer characters than captions have.
+    # A locale may lack characters that captions have.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

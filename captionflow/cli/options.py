@@ -1,4 +1,4 @@
-"""Commands out of the table of steps, and options out of a class of parameters."""
+"""Commands from the table of steps, and options from a class of parameters."""
 
 import functools
 import hashlib
@@ -21,14 +21,14 @@ from captionflow.core.steps import Step
 T = TypeVar("T")
 
 
-def _where(
+def _output_options(
     *,
     output: Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")],
     run_id: Annotated[
         str,
         typer.Option(
-            help=f"Make it in the folder of a run below --output: OUTPUT/{PIPELINE}/RUN_ID/KIND. {INPUTS} in it stands "
-            "for a digest of the command's other options."
+            help=f"Write the artifact to the folder of a run: OUTPUT/{PIPELINE}/RUN_ID/KIND. In RUN_ID, {INPUTS} "
+            "becomes a digest of the command's other options."
         ),
     ] = "",
     uri_file: Annotated[
@@ -38,41 +38,47 @@ def _where(
         bool, typer.Option("--exit-with-parent", help="End when the process that started the command ends.")
     ] = False,
 ) -> None:
-    """Declare the options of every command that makes an artifact."""
+    """Declare the options that every command of a step has."""
 
 
 def command_of(step: Step) -> Callable[..., None]:
-    """Return a step as a command, which prints the URI of its artifact; words after `--` are further Beam options."""
+    """Return the command of a step; it prints the artifact's URI. Arguments after `--` are further Beam options."""
     parameters = step.parameters_class
 
     def command(
-        context: typer.Context, *, output: str, run_id: str, uri_file: Path | None, exit_with_parent: bool, **given: Any
+        context: typer.Context,
+        *,
+        output: str,
+        run_id: str,
+        uri_file: Path | None,
+        exit_with_parent: bool,
+        **values: Any,
     ) -> None:
         if exit_with_parent:
             end_with_parent()
-        # Airflow's operator reads the id of a Dataflow job in what its client logs.
+        # Airflow's operator reads the id of a Dataflow job from the log of Beam's Dataflow client.
         for name in ("beam_jobs", "captionflow", "apache_beam.runners.dataflow.internal.apiclient"):
             logging.getLogger(name).setLevel(logging.INFO)
-        uris = {name: given.pop(name) for name in step.inputs}
+        uris = {name: values.pop(name) for name in step.inputs}
         if context.args:
-            given["beam_options"] = [*(given["beam_options"] or ()), *context.args]
-        values = parameters.from_mapping(given)
+            values["beam_options"] = [*(values["beam_options"] or ()), *context.args]
+        checked = parameters.from_mapping(values)
         if INPUTS in run_id:
-            run_id = run_id.replace(INPUTS, _digest(uris, values))
-        where = artifact_uri(output, PIPELINE, run_id, step.makes) if run_id else output
-        _tell(step.run(uris, where, values), uri_file)
+            run_id = run_id.replace(INPUTS, _digest(uris, checked))
+        uri = artifact_uri(output, PIPELINE, run_id, step.makes) if run_id else output
+        _print_uri(step.run(uris, uri, checked), uri_file)
 
-    where = inspect.signature(_where, eval_str=True).parameters.values()
-    takes = [_option(parameters, name, schema) for name, schema in parameters.json_schema().items()]
+    of_output = inspect.signature(_output_options, eval_str=True).parameters.values()
+    of_step = [_option(parameters, name, schema) for name, schema in parameters.json_schema().items()]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    _declare(command, [context, *(_uri_option(name) for name in step.inputs), *where, *takes])
+    _declare(command, [context, *(_uri_option(name) for name in step.inputs), *of_output, *of_step])
     return command
 
 
 def register(app: typer.Typer, step: Step) -> None:
-    """Make a step a command of `app`."""
-    takes_more = "beam_options" in step.parameters_class.json_schema()
-    app.command(step.name, help=step.does, context_settings={"allow_extra_args": takes_more})(command_of(step))
+    """Add the command of a step to `app`."""
+    has_beam_options = "beam_options" in step.parameters_class.json_schema()
+    app.command(step.name, help=step.does, context_settings={"allow_extra_args": has_beam_options})(command_of(step))
 
 
 def _uri_option(name: str) -> inspect.Parameter:
@@ -80,24 +86,24 @@ def _uri_option(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 
-def _tell(uri: str, file: Path | None) -> None:
+def _print_uri(uri: str, file: Path | None) -> None:
     if file:
         _write(file, uri)
     try:
         print(uri, flush=True)
     except OSError as error:
-        raise StepFailedError(f"stdout: {error.strerror}; the artifact is whole: {uri}") from error
+        raise StepFailedError(f"stdout: {error.strerror}; the artifact is complete: {uri}") from error
 
 
 def _digest(uris: dict[str, str], parameters: Parameters) -> str:
-    """Return what tells one set of inputs from another, at this version of the code; where a step runs is left out."""
+    """Return a digest of a step's inputs, its parameters but for where it runs, and the version of the code."""
     # Imported here so that --help does not wait for it.
     from captionflow.core.code_version import code_version
 
     schema = parameters.json_schema()
     counted = {name: value for name, value in parameters.to_json().items() if not schema[name].get("placement")}
-    told = json.dumps({**uris, **counted}, sort_keys=True)
-    return hashlib.sha256(f"{code_version()} {told}".encode()).hexdigest()[:16]
+    inputs = json.dumps({**uris, **counted}, sort_keys=True)
+    return hashlib.sha256(f"{code_version()} {inputs}".encode()).hexdigest()[:16]
 
 
 def _write(file: Path, uri: str) -> None:
@@ -105,11 +111,11 @@ def _write(file: Path, uri: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(uri)
     except OSError as error:
-        raise InvalidInputError(f"--uri-file: {file}: {error.strerror}; the artifact is whole: {uri}") from error
+        raise InvalidInputError(f"--uri-file: {file}: {error.strerror}; the artifact is complete: {uri}") from error
 
 
 def _declare(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
-    """Tell typer which options a command has."""
+    """Give a command the signature that typer reads its options from."""
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
@@ -134,7 +140,7 @@ def expand(parameters: type[Parameters]) -> Callable[[Callable[..., T]], Callabl
 
 
 def _panel(parameters: type[Parameters], name: str) -> str:
-    """Return the heading of an option in the help: what the class that declares it is for."""
+    """Return the heading of an option in the help: the first sentence of the class that declares it."""
     declares = next(cls for cls in parameters.__mro__ if name in inspect.get_annotations(cls))
     return str(inspect.getdoc(declares)).partition(".")[0]
 
@@ -142,11 +148,11 @@ def _panel(parameters: type[Parameters], name: str) -> str:
 def _option(parameters: type[Parameters], name: str, schema: dict[str, Any]) -> inspect.Parameter:
     hint = Literal[*schema["enum"]] if "enum" in schema else get_type_hints(parameters)[name]
     repeatable = get_origin(hint) is tuple
-    words: dict[str, Any] = {"help": schema["description"] + (" May be repeated." if repeatable else "")}
-    words |= {"envvar": schema.get("envvar"), "rich_help_panel": _panel(parameters, name)}
+    settings: dict[str, Any] = {"help": schema["description"] + (" May be repeated." if repeatable else "")}
+    settings |= {"envvar": schema.get("envvar"), "rich_help_panel": _panel(parameters, name)}
     if hint in (int, float):
-        words |= {"min": schema.get("minimum"), "max": schema.get("maximum")}
-    annotation: Any = Annotated[list[str] if repeatable else hint, typer.Option(**words)]
+        settings |= {"min": schema.get("minimum"), "max": schema.get("maximum")}
+    annotation: Any = Annotated[list[str] if repeatable else hint, typer.Option(**settings)]
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -1,4 +1,4 @@
-"""What Airflow's Beam operator starts, which can name a file and no command: `captionflow preprocess`."""
+"""Run `captionflow preprocess` from a file, since Airflow's Beam operator starts a Python file and no command."""
 
 import sys
 
@@ -9,12 +9,13 @@ from captionflow.core.steps import step_named
 STEP = step_named("preprocess")
 
 
-def arguments(words: list[str]) -> list[str]:
-    """Return the command's arguments: the operator does not part the step's options, one a word, from those of Beam."""
+def arguments(options: list[str]) -> list[str]:
+    """Return the command's arguments, with Beam's options after `--`; the operator mixes them with the step's."""
     names = [*STEP.inputs, "output", "exit_with_parent", *STEP.parameters_class.json_schema()]
-    ours = {flag(name) for name in names}
-    mine = [word for word in words if word.partition("=")[0] in ours]
-    return [STEP.name, *mine, "--", *(word for word in words if word not in mine)]
+    flags = {flag(name) for name in names}
+    of_step = [option for option in options if option.partition("=")[0] in flags]
+    of_beam = [option for option in options if option not in of_step]
+    return [STEP.name, *of_step, "--", *of_beam]
 
 
 if __name__ == "__main__":

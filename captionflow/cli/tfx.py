@@ -10,7 +10,7 @@ import typer
 
 from captionflow.cli.options import expand
 from tfx_pipeline.environment import continue_with_tfx
-from tfx_pipeline.logs import hush
+from tfx_pipeline.logs import silence_libraries
 from tfx_pipeline.parameters import METADATA_FILE, METADATA_VARIABLE, TfxParameters, metadata_location
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ Metadata = Annotated[
 @app.command()
 @expand(TfxParameters)
 def run(parameters: TfxParameters, metadata: Metadata = None) -> None:
-    """Run the pipeline on this machine; TFX takes half a minute to begin."""
+    """Run the pipeline on this machine; TFX takes half a minute to start."""
     from tfx_pipeline.checks import check_inputs
 
     check_inputs(parameters)
@@ -61,21 +61,27 @@ def compile_(
     print(output)
 
 
-def metadata_of(uri: str, given: str | None) -> str | None:
-    """Return where to look `uri` up: nowhere if it tells its own lineage, else in `given` or a store above it."""
+def metadata_of(uri: str, location: str | None) -> str | None:
+    """Return the metadata store that holds the lineage of `uri`; None if `uri` has a manifest of its own.
+
+    Args:
+        location: the store that the user named; by default the one in a folder above `uri`.
+    """
     from captionflow.core.manifest import MANIFEST
     from captionflow.core.uris import is_local, resolve
 
     if not is_local(uri):
-        return given
+        return location
     path = Path(resolve(uri))
     if (path / MANIFEST).exists():
         return None
-    return given or next((str(root / METADATA_FILE) for root in path.parents if (root / METADATA_FILE).is_file()), None)
+    return location or next(
+        (str(root / METADATA_FILE) for root in path.parents if (root / METADATA_FILE).is_file()), None
+    )
 
 
 def lineage(uri: str, metadata: str, *, as_json: bool) -> str:
-    """Return the lineage of what TFX made, as text or as JSON."""
+    """Return the lineage of an artifact of TFX's, as text or as JSON."""
     _prepare()
     from captionflow.core.terminal import printable
     from captionflow.core.uris import resolve
@@ -87,9 +93,9 @@ def lineage(uri: str, metadata: str, *, as_json: bool) -> str:
 
 
 def _prepare() -> None:
-    """Go to where TFX is; let our own progress through to the terminal, and nothing of TensorFlow's chatter."""
+    """Continue in TFX's environment; log our own progress to the terminal, and nothing of TensorFlow's."""
     continue_with_tfx()
-    hush()
+    silence_libraries()
     logging.getLogger().addHandler(logging.NullHandler())
     logger = logging.getLogger("tfx_pipeline")
     handler = logging.StreamHandler(sys.stderr)

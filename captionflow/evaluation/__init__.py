@@ -1,4 +1,4 @@
-"""What a captioner is worth: scores on the test split, and a report to look at.
+"""Evaluate a captioner: scores on the test split, and a report.
 
 It imports `core` and `captioner`.
 """

@@ -27,7 +27,7 @@ _SPLIT = "test"
 
 @dataclass(frozen=True)
 class Prediction:
-    """A generated caption beside the reference captions; `bleu_4` and `cider` are the picture's own."""
+    """A generated caption and its references; `bleu_4` and `cider` are the scores of this picture alone."""
 
     image_id: int
     image_url: str
@@ -41,8 +41,8 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
     """Caption the test split, score it, write the report, commit at `output`; returns its URI.
 
     Raises:
-        InvalidInputError: an input is not an artifact of its kind, the test split is empty, or its
-            images are not of the size the model was trained on.
+        InvalidInputError: an input is no artifact of its kind, the test split is empty, or its images have
+            another size than those of the training.
     """
     trained, data = open_artifact(model, MODEL), open_artifact(preprocessed, PREPROCESSED)
     samples = Samples(data, _SPLIT, check=True)
@@ -75,8 +75,8 @@ def evaluate(model: str, preprocessed: str, output: str, parameters: EvaluatePar
 def score(predictions: list[Prediction]) -> tuple[dict[str, float], list[Prediction]]:
     """Return BLEU-1 to 4, ROUGE-L, CIDEr and the share of exact matches, and the predictions with their own scores.
 
-    The scorers are those of the COCO caption challenge; tokens are those of `captions.tokenize`,
-    not of its Java tokeniser, so figures compare with each other rather than with the leaderboard.
+    The scorers are those of the COCO caption challenge. The tokens come from `vocabulary.tokenize` and not from the
+    challenge's Java tokeniser, so compare the scores with each other and not with the leaderboard.
     """
     references = {p.image_id: p.references for p in predictions}
     generated = {p.image_id: [p.prediction] for p in predictions}
@@ -120,9 +120,11 @@ def _lineage(model: Artifact, data: Artifact) -> str:
     return f"{text}\n{render(lineage(data.uri), times=False)}"
 
 
-def _exhibits(chosen: list[Prediction], data: Artifact) -> list[Exhibit]:
-    wanted = {prediction.image_id for prediction in chosen}
+def _exhibits(predictions: list[Prediction], data: Artifact) -> list[Exhibit]:
+    ids = {prediction.image_id for prediction in predictions}
     samples = Samples(data, _SPLIT)
-    pictures: dict[int, Sample] = {sample.image_id: sample for sample in samples if sample.image_id in wanted}
-    form = samples.images.image_format
-    return [Exhibit(pictures[p.image_id], form, p.prediction, p.references, p.bleu_4, p.cider) for p in chosen]
+    pictures: dict[int, Sample] = {sample.image_id: sample for sample in samples if sample.image_id in ids}
+    image_format = samples.images.image_format
+    return [
+        Exhibit(pictures[p.image_id], image_format, p.prediction, p.references, p.bleu_4, p.cider) for p in predictions
+    ]

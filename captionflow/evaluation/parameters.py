@@ -1,4 +1,4 @@
-"""How a captioner is evaluated."""
+"""The parameters of the evaluate step."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from captionflow.core.parameters import parameter
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateParameters(CaptionParameters):
-    """How captions are generated and how many of them the report shows."""
+    """How captions are generated, and how many the report shows."""
 
     evaluate_batch_size: int = parameter(32, "Images captioned at a time.", minimum=1, maximum=4096)
     gallery_size: int = parameter(

@@ -1,4 +1,4 @@
-"""The evaluation report: one HTML file that needs nothing beside it."""
+"""The evaluation report: one HTML file that holds all its images and styles."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from captionflow.captioner.dataset import to_tensor
 from captionflow.core.records import Sample
 from captionflow.images.formats import IMAGE_FORMATS
 
-# Pixels: twice what a card of the gallery measures.
+# Pixels: twice the width of a card of the gallery.
 _WIDEST = 448
 _TITLES = {
     "bleu_1": "BLEU-1",
@@ -29,7 +29,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture of the gallery with what was said of it."""
+    """A picture of the gallery with its captions and scores."""
 
     sample: Sample
     image_format: str
@@ -45,7 +45,7 @@ class Exhibit:
 
     @property
     def data_uri(self) -> str:
-        """The picture as a `data:` URI a browser shows, no larger than it is shown."""
+        """The picture as a `data:` URI, scaled down to the size of the gallery."""
         image, kind = self.sample.image, self.image_format
         if IMAGE_FORMATS[kind].pillow is None or self.sample.width > _WIDEST:
             image, kind = _thumbnail(self.sample, kind), "png"
@@ -61,7 +61,7 @@ def write_report(
     counts: dict[str, Any],
     lineage: str,
 ) -> str:
-    """Return the report as HTML; every text from outside is escaped."""
+    """Return the report as HTML; captions and all other text are escaped."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("captionflow.evaluation", "."), autoescape=True)
     return environment.get_template("report.html.j2").render(
         metrics={_TITLES[name]: value for name, value in metrics.items()},
@@ -74,7 +74,7 @@ def write_report(
 
 
 def training_curve(history: list[dict[str, Any]]) -> str:
-    """Return the losses of a training, nats a token over epochs, as an SVG element."""
+    """Return the losses of a training, in nats a token by epoch, as an SVG element."""
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
     epochs = [row["epoch"] for row in history]
@@ -86,7 +86,7 @@ def training_curve(history: list[dict[str, Any]]) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     buffer = io.StringIO()
-    # Neither a date nor random ids: the same history is the same bytes.
+    # Without a date and random ids the same history gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "captionflow"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]

@@ -1,4 +1,4 @@
-"""The built-in dataset: drawn scenes with captions that are true, in COCO's format.
+"""The built-in dataset: drawn scenes with true captions, in COCO's format.
 
 It imports `core`.
 """

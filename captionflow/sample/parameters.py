@@ -1,4 +1,4 @@
-"""The built-in dataset."""
+"""The parameters of the built-in dataset."""
 
 from dataclasses import dataclass
 

@@ -17,7 +17,7 @@ from captionflow.sample.parameters import SampleParameters
 
 ANNOTATIONS, IMAGES = "captions.json", "images"
 _JPEG_QUALITY = 92
-# Nineteen pictures in twenty are free to use, so that the licence filter has something to drop.
+# About one picture in twenty has a licence that the default filter drops.
 _LICENSE_WEIGHTS = (2, 2, 1, 40, 30, 0, 15, 10)
 
 
@@ -28,7 +28,7 @@ def sample(output: str, parameters: SampleParameters) -> str:
     `--sources OUTPUT/captions.json --image-root OUTPUT/images`.
 
     Raises:
-        InvalidInputError: `output` holds something else.
+        InvalidInputError: `output` is a folder that holds other files.
     """
     draft = begin(output, SAMPLE, parameters.to_json(), [])
     rng = random.Random(parameters.seed)

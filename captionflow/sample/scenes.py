@@ -1,13 +1,12 @@
 """Drawn scenes with true captions: the content of the built-in sample dataset.
 
 A scene is two coloured shapes in one relation, such as *a small red circle to the left of a large
-blue square*. What is in it is known exactly, so a captioner trained on such pictures can be judged
-exactly, and a few hundred of them suffice to learn from. Not for judging how a model does on
-photographs: there is no texture, clutter or perspective here.
+blue square*. Its content is known exactly, so the captions of a trained captioner can be judged exactly,
+and a few hundred pictures suffice for training. They do not show how a model does on photographs:
+they have no texture, clutter or perspective.
 
-Everything is a pure function of its arguments. Randomness comes only from the generator handed to
-`random_scene`; the same generator state gives the same scene, the same captions and the same
-pixels.
+Every function is pure, but that `random_scene` advances the generator it is given. The same
+generator state gives the same scene, the same captions and the same pixels.
 
 Lengths are in scene units: the scene is a plane `PLANE_WIDTH` wide and 1 high, its origin at the
 top left, y pointing down as in Pillow. `draw` fits that plane into a picture of any size.
@@ -26,7 +25,7 @@ Size = Literal["small", "large"]
 Rgb = tuple[int, int, int]
 Point = tuple[float, float]
 
-#: Nominal colours, far enough apart to stay apart after `_COLOUR_JITTER` and JPEG.
+#: Nominal colours, distinct enough to stay distinct after `_COLOUR_JITTER` and JPEG.
 COLOURS: dict[str, Rgb] = {
     "red": (214, 32, 38),
     "orange": (247, 136, 18),
@@ -37,8 +36,8 @@ COLOURS: dict[str, Rgb] = {
     "black": (24, 24, 28),
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
-#: Range of the circumscribed circle's radius, in scene units. The gap between the two ranges is
-#: what makes "small" and "large" a matter of fact.
+#: Range of the circumscribed circle's radius, in scene units. The gap between the two ranges
+#: makes "small" and "large" unambiguous.
 RADII: dict[Size, tuple[float, float]] = {"small": (0.100, 0.115), "large": (0.190, 0.210)}
 RELATIONS: tuple[Relation, ...] = ("left", "right", "above", "below")
 
@@ -79,12 +78,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Two things and how they stand: `first` is `relation` of `second`.
+    """Two things and their relation: `first` is `relation` of `second`.
 
     Attributes:
         first, second: the things; their colours differ.
         relation: "left" means that `first` is to the left of `second`, and so on.
-        background: colours of the top and the bottom edge, blended in between.
+        background: colours of the top and the bottom edge, with a gradient in between.
         wording: any non-negative number; chooses among synonyms in the captions.
     """
 
@@ -128,8 +127,8 @@ def random_scene(rng: random.Random) -> Scene:
 def draw(scene: Scene, size: tuple[int, int] = (320, 240)) -> Image.Image:
     """Paints a scene, antialiased, as an RGB picture.
 
-    The plane is centred and as large as fits without distortion, so what the captions say stays
-    true at any aspect ratio; the background fills the rest.
+    The plane is centred and as large as fits without distortion, so the captions stay true at any
+    aspect ratio; the background fills the rest.
 
     Args:
         scene: what to paint.
@@ -144,7 +143,7 @@ def draw(scene: Scene, size: tuple[int, int] = (320, 240)) -> Image.Image:
     scale = min(width / PLANE_WIDTH, height)
     left, top = (width - PLANE_WIDTH * scale) / 2, (height - scale) / 2
 
-    # A one-pixel column, stretched: Pillow then blends the two colours for us.
+    # Pillow blends the two colours when it stretches a column of two pixels.
     canvas = Image.new("RGB", (1, 2))
     canvas.putpixel((0, 0), scene.background[0])
     canvas.putpixel((0, 1), scene.background[1])
@@ -159,15 +158,15 @@ def draw(scene: Scene, size: tuple[int, int] = (320, 240)) -> Image.Image:
 def captions(scene: Scene) -> list[str]:
     """Describes a scene in five true sentences, each worded differently.
 
-    The first two differ only in which thing is the subject, and are worded alike for all pictures,
-    so that a captioner can be right word for word. The others begin with one of several phrases,
-    chosen by `scene.wording`, as people's captions do.
+    The first two have the same wording for all pictures, so that a captioner can be right word for
+    word; they differ in their subject. The others use one of several phrases, chosen by
+    `scene.wording`, as people do.
 
     Returns:
         Five capitalised sentences with a full stop.
     """
     first, second = f"a {scene.first}", f"a {scene.second}"
-    # In the last three the thing on the left, or at the top, comes first, as one reads.
+    # The last three name the thing on the left, or at the top, first.
     near, far = (first, second) if scene.relation in ("left", "above") else (second, first)
     if scene.relation in ("left", "right"):
         near_place, far_place, beside_near = "on the left", "on the right", "to its right"

@@ -1,4 +1,4 @@
-"""Where captions come from: fetching caption files, recognising their format, reading their rows; the ingest step.
+"""Caption files: fetch them, recognise their format, read their rows; the ingest step.
 
-Pictures are left where they are. It imports `core` and `web`.
+Pictures are not fetched here. It imports `core` and `web`.
 """

@@ -1,4 +1,4 @@
-"""Readers that stand between a file and what reads it, and bound what a hostile file leaves unbounded."""
+"""Readers that wrap a file and bound its unpacked size, its rows and its numbers, against hostile files."""
 
 import gzip
 import io
@@ -6,13 +6,14 @@ import re
 import sys
 from typing import IO, Any
 
-# JSON and CSV shrink five to twenty times; an archive far past that is a bomb.
+# JSON and CSV compress five to twenty times; an archive that unpacks to far more is a bomb.
 _MAX_EXPANSION = 200
 _FREE_EXPANSION_BYTES = 64 << 20
-ROW_BYTES = 24 << 20
-"""So that an endless caption is a Reject and no end of the file; in memory a row can be twenty times as large."""
+MAX_ROW_BYTES = 24 << 20
+"""Large enough that a very long caption is one Reject and does not end the file; in memory a row can take twenty times
+as much."""
 
-# Python reads integers of so many digits whatever its own limit is set to.
+# Python reads integers of this many digits, whatever its own limit is set to.
 _MAX_DIGITS = sys.int_info.str_digits_check_threshold
 _DIGITS = b"0123456789"
 _ALL_DIGITS_ZERO = bytes.maketrans(_DIGITS, b"0" * len(_DIGITS))
@@ -20,7 +21,7 @@ _TOO_MANY_DIGITS = b"0" * (_MAX_DIGITS + 1)
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 
 
-class _Reader(io.RawIOBase):
+class _CheckedReader(io.RawIOBase):
     def __init__(self, inner: IO[bytes] | gzip.GzipFile) -> None:
         super().__init__()
         self._inner = inner
@@ -35,46 +36,46 @@ class _Reader(io.RawIOBase):
         return len(data)
 
     def _check(self, data: bytes) -> None:
-        """Raise a ValueError if no more may be read."""
+        """Raise a ValueError if the file may not be read further."""
         raise NotImplementedError
 
 
-class UnpackedReader(_Reader):
-    """Reads from an archive and stops it from unpacking to far more than the bytes it was packed in."""
+class UnpackedReader(_CheckedReader):
+    """Reads from an archive, and stops when it unpacks to far more bytes than it holds."""
 
     def __init__(self, inner: IO[bytes] | gzip.GzipFile, packed_bytes: int) -> None:
         super().__init__(inner)
-        self._left = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * packed_bytes
+        self._remaining = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * packed_bytes
 
     def _check(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
+        self._remaining -= len(data)
+        if self._remaining < 0:
             raise ValueError(f"unpacks to over {_MAX_EXPANSION} times its size; refused")
 
 
-class RowReader(_Reader):
-    """Reads a file and stops at a row without end, which its reader would hold in memory.
+class RowReader(_CheckedReader):
+    """Reads a file, and stops at a row too long to be held in memory.
 
     Attributes:
-        held: bytes read since a row was done; the one who reads the rows sets it back to 0.
+        row_bytes: bytes read since the last row; whoever parses the rows sets it to 0 after each.
     """
 
-    held = 0
+    row_bytes = 0
 
     def _check(self, data: bytes) -> None:
-        self.held += len(data)
-        if self.held > ROW_BYTES:
-            raise ValueError(f"a row is longer than {ROW_BYTES} bytes")
+        self.row_bytes += len(data)
+        if self.row_bytes > MAX_ROW_BYTES:
+            raise ValueError(f"a row is longer than {MAX_ROW_BYTES} bytes")
 
 
 class JSONReader(RowReader):
-    """Reads JSON and stops also at an integer without end: ijson crashes on those that Python refuses to read."""
+    """Reads JSON, and stops also at a very long integer: ijson crashes on one that Python refuses to read."""
 
     _in_string, _escape, _digits = False, b"", b""
 
     def _check(self, data: bytes) -> None:
         super()._check(data)
-        # Without escaped characters every quote begins or ends a string; the last backslash waits for its character.
+        # Without escaped characters every quote begins or ends a string. A last backslash is kept for the next piece.
         data = _ESCAPED.sub(b"", self._escape + data)
         self._escape = b"\\" if data.endswith(b"\\") else b""
         parts = data.split(b'"')

@@ -1,4 +1,4 @@
-"""A caption file that has been brought to this machine."""
+"""A caption file on this machine, unpacked as it is read."""
 
 import gzip
 import hashlib
@@ -21,9 +21,9 @@ class CaptionFile:
     """A caption file on this machine.
 
     Args:
-        uri: where it came from.
-        path: where it is.
-        member: the file within, if it is a .zip.
+        uri: the source, as the user named it.
+        path: the local file.
+        member: the file in it to read, if it is a .zip.
     """
 
     uri: str
@@ -32,7 +32,7 @@ class CaptionFile:
 
     @property
     def sha256(self) -> str:
-        """Digest of the file's bytes, packed as they are."""
+        """Digest of the file's bytes, not unpacked."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -54,31 +54,34 @@ class CaptionFile:
                 yield file
 
 
-def choose_member(uri: str, path: Path, wanted: str | None) -> str | None:
-    """Return which file of a .zip to read, None if it is no .zip.
+def choose_member(uri: str, path: Path, chosen: str | None) -> str | None:
+    """Return the file of a .zip to read, None if `path` is no .zip.
+
+    Args:
+        chosen: its name, with or without folders; by default the only file, or the only one called captions….
 
     Raises:
-        InvalidInputError: several files may be meant, or none.
+        InvalidInputError: no file fits, or more than one.
     """
-    # Not what zipfile looks for at the end, which may stand in a caption.
-    if not any(_begins_with(path, mark) for mark in _ZIP):
+    # Not zipfile.is_zipfile: it looks for a signature near the end, which a caption may hold.
+    if not any(_begins_with(path, signature) for signature in _ZIP):
         return None
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name and not name.endswith("/")]
     except NotImplementedError as error:
         raise InvalidInputError(f"{uri}: {error}") from error
-    if wanted is None:
-        found = names if len(names) == 1 else [name for name in names if Path(name).name.startswith("captions")]
+    if chosen is None:
+        matches = names if len(names) == 1 else [name for name in names if Path(name).name.startswith("captions")]
     else:
-        found = [name for name in names if name == wanted or Path(name).name == wanted]
-    if len(found) != 1:
+        matches = [name for name in names if chosen in (name, Path(name).name)]
+    if len(matches) != 1:
         raise InvalidInputError(
             f"{uri}: choose one of its files with --member: {', '.join(names[:20]) or 'it is empty'}"
         )
-    return found[0]
+    return matches[0]
 
 
-def _begins_with(path: Path, mark: bytes) -> bool:
+def _begins_with(path: Path, signature: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(len(mark)) == mark
+        return file.read(len(signature)) == signature

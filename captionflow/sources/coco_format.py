@@ -27,13 +27,15 @@ def is_coco(head: bytes) -> bool:
 
 def read_coco(source: CaptionFile, parameters: IngestParameters, image_root: str | None) -> Rows:
     """Yield the captions of a source; `image_root`, a folder URI, replaces the URLs of its images."""
-    # Three passes, since the file may hold its parts in any order and only images are kept.
-    light = partial(_light, longest=parameters.max_text_bytes)
-    licenses = {_key(row["id"]): light(row.get("name")) for row in items(source, "licenses") if _is_id(row.get("id"))}
+    # Three passes: the file may hold its parts in any order, and only licences and images fit in memory.
+    truncate = partial(_truncate, max_length=parameters.max_text_bytes)
+    licenses = {
+        _key(row["id"]): truncate(row.get("name")) for row in items(source, "licenses") if _is_id(row.get("id"))
+    }
     images = {
         _key(row["id"]): (
-            light(_image_url(row, parameters.url_field, image_root)), light(row.get("file_name")),
-            light(row.get("license")),
+            truncate(_image_url(row, parameters.url_field, image_root)), truncate(row.get("file_name")),
+            truncate(row.get("license")),
         )
         for row in items(source, "images")
         if is_integer(row.get("id"))
@@ -55,10 +57,10 @@ def read_coco(source: CaptionFile, parameters: IngestParameters, image_root: str
             yield to_record({**row, "image_license": license_name})
 
 
-def _light(value: Any, longest: int) -> Any:
-    """Return what of an image or a licence is worth holding: no more of a text than tells that it is too long."""
+def _truncate(value: Any, max_length: int) -> Any:
+    """Bound the memory that a field takes; a text that is too long stays longer than `max_length`, to be rejected."""
     if isinstance(value, str):
-        return value[: longest + 1]
+        return value[: max_length + 1]
     return () if isinstance(value, (list, dict)) else value
 
 
@@ -67,7 +69,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _key(id_: Any) -> bytes | str:
-    """Return what an id, be it text or an integer, is looked up by."""
+    """Return the key of an id, a text or an integer, in a dictionary."""
     return id_ if isinstance(id_, str) else unforeseeable(id_)
 
 

@@ -1,4 +1,4 @@
-"""The ingested captions as CSV, for what reads no JSON Lines: TFX's CsvExampleGen."""
+"""Write the ingested captions as CSV, which TFX's CsvExampleGen reads."""
 
 import csv
 import io
@@ -11,15 +11,15 @@ from captionflow.core.records import CAPTIONS, ImageCaption
 from captionflow.core.steps import CSV, INGESTED
 
 FILE = "captions.csv"
-# Where a spreadsheet would begin a cell (it may part them at semicolons too), and what makes it a formula there.
+# The start of a cell, since a spreadsheet may split at semicolons too, if a formula follows.
 _FORMULA = re.compile(r"(^|;)(?!')(?=[^\w;]*[=+\-@＝＋－＠\x00])")
 
 
 def export_csv(ingested: str, output: str) -> str:
     """Write the captions of the ingested artifact, in their order, as the artifact at `output`; returns its URI.
 
-    The file has one header line, the columns of ImageCaption, and one line a caption: white space in a
-    text is folded, since TFX takes each line of a file as a row, and no text is a spreadsheet's formula.
+    The file has a header with the fields of ImageCaption, and one line for each caption. White space in a text becomes
+    single spaces, since TFX reads each line of a file as a row. No text is a spreadsheet's formula.
 
     Raises:
         InvalidInputError: `ingested` is no ingested artifact.
@@ -43,7 +43,7 @@ def export_csv(ingested: str, output: str) -> str:
 
 
 def without_formulas(text: str) -> str:
-    """Return `text` with an apostrophe before what a spreadsheet would compute; cleaning takes it away again."""
+    """Return `text` with an apostrophe before each formula; cleaning the caption removes it again."""
     return _FORMULA.sub(r"\1'", text)
 
 

@@ -1,4 +1,4 @@
-"""CSV with one caption a row, under a header."""
+"""CSV with a header and one caption a row."""
 
 import csv
 import io
@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-from captionflow.sources.bounded import ROW_BYTES, RowReader
+from captionflow.sources.bounded import MAX_ROW_BYTES, RowReader
 from captionflow.sources.caption_file import CaptionFile
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.rows import COLUMNS, Rows, reject, to_record
 
 DESCRIPTION = f"CSV with the columns {','.join(COLUMNS)}"
-# Every row costs a look at each.
+# Reading a row takes time for every column.
 _MAX_COLUMNS = 256
-# Much longer ones are no 64-bit integers, and int() may refuse to read them.
+# Longer ones are no 64-bit integers, and int() may refuse to read them.
 _INTEGER = re.compile(r"-?\d{1,100}", re.ASCII)
-# A field beyond this is a quote that was never closed.
-csv.field_size_limit(ROW_BYTES)
+# A longer field is a quote that was never closed.
+csv.field_size_limit(MAX_ROW_BYTES)
 
 
 def is_csv(head: bytes) -> bool:
@@ -40,10 +40,10 @@ def _rows(file: IO[bytes]) -> Rows:
     if len(reader.fieldnames) > _MAX_COLUMNS:
         raise csv.Error(f"it has more than {_MAX_COLUMNS} columns")
     for row in reader:
-        bounded.held = 0
+        bounded.row_bytes = 0
         values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
         for name in ("image_id", "id"):
-            # What is no number is left as it is, to be named by the record's own check.
+            # ImageCaption rejects what is no number, and names it.
             if _INTEGER.fullmatch(values.get(name) or ""):
                 values[name] = int(values[name])
         if None in row:
@@ -53,12 +53,12 @@ def _rows(file: IO[bytes]) -> Rows:
 
 
 def _text_lines(file: IO[bytes]) -> Iterator[str]:
-    # Bytes that are not UTF-8 become surrogates, which ImageCaption refuses row by row.
+    # Bytes that are not UTF-8 become surrogates, which ImageCaption rejects row by row.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    begun = False
-    while line := text.readline(ROW_BYTES):
-        if len(line) == ROW_BYTES:
-            raise csv.Error(f"a line is longer than {ROW_BYTES} characters")
-        begun = begun or not line.isspace()
-        if begun:
+    is_content = False
+    while line := text.readline(MAX_ROW_BYTES):
+        if len(line) == MAX_ROW_BYTES:
+            raise csv.Error(f"a line is longer than {MAX_ROW_BYTES} characters")
+        is_content = is_content or not line.isspace()
+        if is_content:
             yield line

@@ -1,4 +1,7 @@
-"""Fetch a source over the network: from public addresses unless opened, within bounds of size and time."""
+"""Fetch a source over the network, within bounds of size and time.
+
+Only public addresses are fetched, and those that the user opened.
+"""
 
 import tempfile
 import time
@@ -25,20 +28,20 @@ Read = Callable[[int], bytes]
 
 
 def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
-    """Write what `uri`, of the web or of an object store, holds to `target`.
+    """Fetch `uri`, of the web or of an object store, into `target`.
 
     Raises:
-        InvalidInputError: it cannot be had, may not be had, is too large or takes too long.
-        StoreError: the object store that holds it cannot be reached, or refuses.
+        InvalidInputError: it cannot be fetched, is at no public address, is too large or takes too long.
+        StoreError: its object store cannot be reached, or refuses.
         StepFailedError: the disk is full.
     """
     deadline = time.monotonic() + parameters.max_source_seconds
-    room = parameters.max_source_megabytes * _MEGABYTE
+    remaining = parameters.max_source_megabytes * _MEGABYTE
     try:
-        with full_disk_errors(tempfile.gettempdir()), _opened(uri, parameters, deadline) as read:
+        with full_disk_errors(tempfile.gettempdir()), _open(uri, parameters, deadline) as read:
             while piece := read(_PIECE):
-                room -= len(piece)
-                if room < 0:
+                remaining -= len(piece)
+                if remaining < 0:
                     raise InvalidInputError(
                         f"--max-source-megabytes: {uri} is larger than {parameters.max_source_megabytes} MB; "
                         "raise it if the source is what you expect"
@@ -51,15 +54,15 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
         raise
     except NotPublicError as error:
         raise InvalidInputError(f"{uri}: {error}; open it with --allow-url-prefix or --allow-host") from error
-    except Exception as error:  # Each object store's client has errors of its own.
+    except Exception as error:  # Each object store's client raises errors of its own.
         if time.monotonic() > deadline:
             raise InvalidInputError(
                 f"--max-source-seconds: {uri} took longer than {parameters.max_source_seconds:g} s; "
                 "raise it if the source is what you expect"
             ) from error
-        is_passing = not (_is_web(uri) or isinstance(error, ANSWERS))
-        said = f"{uri}: cannot be fetched: {' '.join(str(error).split())}"
-        raise (StoreError if is_passing else InvalidInputError)(said) from error
+        is_transient = not (_is_web(uri) or isinstance(error, ANSWERS))
+        message = f"{uri}: cannot be fetched: {' '.join(str(error).split())}"
+        raise (StoreError if is_transient else InvalidInputError)(message) from error
 
 
 def _is_web(uri: str) -> bool:
@@ -67,9 +70,9 @@ def _is_web(uri: str) -> bool:
 
 
 @contextmanager
-def _opened(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[Read]:
+def _open(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[Read]:
     if _is_web(uri):
-        with _answer(uri, parameters, deadline) as read:
+        with _open_web(uri, parameters, deadline) as read:
             yield read
     else:
         fs, path = file_system(uri)
@@ -78,7 +81,7 @@ def _opened(uri: str, parameters: IngestParameters, deadline: float) -> Iterator
 
 
 @contextmanager
-def _answer(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[Read]:
+def _open_web(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[Read]:
     web = Web(Access.of(parameters), {"User-Agent": "CaptionFlow"}, silence=_SILENCE)
     url = uri
     for _ in range(MAX_REDIRECTS + 1):

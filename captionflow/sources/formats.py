@@ -1,4 +1,4 @@
-"""The formats of caption files: how each is recognised and read."""
+"""The formats of caption files, and how to recognise them."""
 
 import csv
 import lzma
@@ -15,7 +15,7 @@ from captionflow.sources.json_stream import BYTE_ORDER_MARK
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.rows import Rows
 
-# What the standard library's and ijson's readers raise on files that are not what they seem.
+# What the readers of the standard library and of ijson raise on a broken file.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -35,10 +35,10 @@ class Format:
     """A format of caption files.
 
     Args:
-        description: what to tell those whose file is of no known format.
-        recognises: whether a file that begins like this, white space left out, is of the format.
-        read: yields the rows of a source in the order of the file; its last argument is a folder URI that replaces the
-            URLs of images, or None.
+        description: the format in an error message, for a user whose file is in no known format.
+        recognises: takes the first bytes of a file, without white space before them; returns whether it has the format.
+        read: yields the rows of a source in the order of the file. Its last argument is the URI of a folder that
+            replaces the URLs of images, or None.
     """
 
     description: str
@@ -51,13 +51,13 @@ FORMATS = (
     Format(coco_format.DESCRIPTION, coco_format.is_coco, coco_format.read_coco),
     Format(jsonl_format.DESCRIPTION, jsonl_format.is_json_lines, jsonl_format.read_json_lines),
 )
-"""Every format, in the order in which they are asked."""
+"""All formats; the first that recognises a file reads it."""
 
 EXPECTED = f"expected {', or '.join(format_.description for format_ in FORMATS)}"
 
 
 def recognise(head: bytes) -> Format | None:
-    """Return the format of a file that begins like this, None if there is none such."""
+    """Return the format of a file that begins with `head`, None if it is in no known format."""
     text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     return next((format_ for format_ in FORMATS if format_.recognises(text)), None)
 

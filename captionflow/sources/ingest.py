@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tqdm import tqdm
 
-from captionflow.core.draft import begin
+from captionflow.core.draft import HashingWriter, begin
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.records import CAPTIONS, TEXTS, ImageCaption, Reject, to_json_line, unforeseeable
 from captionflow.core.steps import INGESTED
@@ -26,8 +27,8 @@ _REJECT_BYTES_PER_BYTE = 20
 def ingest(output: str, parameters: IngestParameters) -> str:
     """Read all sources, in order, and commit the artifact at `output`; returns its URI.
 
-    Counts in the manifest: `captions` read, kept and rejected (read = kept + rejected), distinct
-    `images` kept, and `rejected` by reason; `rejects_not_written` if there were so many that the file holds not all.
+    Counts in the manifest: `captions` read, written and rejected (read = written + rejected); `images`, those with a
+    caption written; `rejected`, by reason; `rejects_not_written`, if the file of rejects reached its largest size.
 
     Raises:
         InvalidInputError: no source is given, or one cannot be read.
@@ -36,42 +37,65 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     roots = _image_roots(parameters)
     with ExitStack() as stack:
         sources = [stack.enter_context(open_source(uri, parameters)) for uri in parameters.sources]
-        _check_apart(sources, resolve(output))
+        _check_output(sources, resolve(output))
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
-        read, rejected, images = 0, Counter[str](), set[bytes]()
-        room, left_out = _reject_bytes(sources), 0
-        with draft.output(CAPTIONS) as kept, draft.output(_REJECTS) as dropped:
-            rows = _short(_read_all(sources, parameters, roots), parameters.max_text_bytes)
-            rows = _consistent(rows, parameters.max_captions)
-            for record in tqdm(rows, "ingest", unit=" captions", disable=None):
-                read += 1
-                if isinstance(record, Reject):
-                    rejected[record.reason] += 1
-                    line = to_json_line(record)
-                    if len(line) > room:
-                        left_out += 1
-                        continue
-                    room -= dropped.write(line)
-                else:
-                    images.add(unforeseeable(record.image_id))
-                    kept.write(to_json_line(record))
-        _check_rejects(read, rejected, parameters.max_reject_ratio, f"{draft.uri}/{_REJECTS}")
-        captions = {"in": read, "out": read - rejected.total(), "rejected": rejected.total()}
-        counts = {"captions": captions, "images": len(images), "rejected": dict(sorted(rejected.items()))}
-        # Counted all the same.
-        unwritten = {"rejects_not_written": left_out} if left_out else {}
-        draft.commit([kept.info, dropped.info], counts={**counts, **unwritten})
+        rows = _reject_long_texts(_read_all(sources, parameters, roots), parameters.max_text_bytes)
+        rows = _reject_conflicts(rows, parameters.max_captions)
+        with draft.output(CAPTIONS) as captions_file, draft.output(_REJECTS) as rejects_file:
+            counts = _write(rows, captions_file, rejects_file, _max_reject_bytes(sources))
+        _check_rejects(counts, parameters.max_reject_ratio, f"{draft.uri}/{_REJECTS}")
+        draft.commit([captions_file.info, rejects_file.info], counts=counts.to_json())
     return draft.uri
 
 
-def _check_apart(sources: list[Source], output: str) -> None:
+@dataclass
+class _Counts:
+    read: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    image_ids: set[bytes] = field(default_factory=set)
+    rejects_not_written: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        rejected = self.rejected.total()
+        counts: dict[str, Any] = {
+            "captions": {"in": self.read, "out": self.read - rejected, "rejected": rejected},
+            "images": len(self.image_ids),
+            "rejected": dict(sorted(self.rejected.items())),
+        }
+        return counts | ({"rejects_not_written": self.rejects_not_written} if self.rejects_not_written else {})
+
+
+def _write(
+    rows: Iterator[ImageCaption | Reject],
+    captions_file: HashingWriter,
+    rejects_file: HashingWriter,
+    max_reject_bytes: int,
+) -> _Counts:
+    """Write captions and Rejects to their files; a Reject that no longer fits is only counted."""
+    counts = _Counts()
+    for record in tqdm(rows, "ingest", unit=" captions", disable=None):
+        counts.read += 1
+        line = to_json_line(record)
+        if isinstance(record, ImageCaption):
+            counts.image_ids.add(unforeseeable(record.image_id))
+            captions_file.write(line)
+            continue
+        counts.rejected[record.reason] += 1
+        if len(line) > max_reject_bytes:
+            counts.rejects_not_written += 1
+        else:
+            max_reject_bytes -= rejects_file.write(line)
+    return counts
+
+
+def _check_output(sources: list[Source], output: str) -> None:
     for source in sources:
         if source.uri == output or source.uri.startswith(f"{output}/"):
             raise InvalidInputError(f"--output: {output} holds the source {source.uri}; choose another folder")
 
 
-def _reject_bytes(sources: list[Source]) -> int:
-    """Return how long the file of rejects may get: of two bytes that unpack to many rows it would be endless."""
+def _max_reject_bytes(sources: list[Source]) -> int:
+    """Return the largest size of the file of rejects; without it a tiny archive of many rows could fill the disk."""
     return _FREE_REJECT_BYTES + _REJECT_BYTES_PER_BYTE * sum(source.file.path.stat().st_size for source in sources)
 
 
@@ -94,33 +118,33 @@ def _read_all(
         yield from source.read(parameters, root)
 
 
-def _short(records: Iterator[ImageCaption | Reject], max_bytes: int) -> Iterator[ImageCaption | Reject]:
-    """Reject what no later step should have to hold: an endless caption, URL, name or licence."""
+def _reject_long_texts(records: Iterator[ImageCaption | Reject], max_bytes: int) -> Iterator[ImageCaption | Reject]:
+    """Reject a row whose caption, URL, file name or licence is too long for the later steps."""
     for record in records:
-        if isinstance(record, ImageCaption) and (name := _too_long(record, max_bytes)):
+        if isinstance(record, ImageCaption) and (name := _long_field(record, max_bytes)):
             detail = f"{name} is longer than {max_bytes} bytes (--max-text-bytes)"
             yield Reject(STAGE, "text_too_long", detail, record.id, record.image_id)
         elif isinstance(record, Reject) and len(record.detail) + len(record.image_url or "") > max_bytes:
-            # Of one image's endless URL there may be as many as it has captions.
+            # Each caption of an image with an endless URL would repeat it.
             yield replace(record, detail=record.detail[:_LONGEST_DETAIL], image_url=None)
         else:
             yield record
 
 
-def _too_long(record: ImageCaption, max_bytes: int) -> str | None:
+def _long_field(record: ImageCaption, max_bytes: int) -> str | None:
     for name in TEXTS:
         text = getattr(record, name)
-        # A character takes one byte or more; most rows need no encoding to be judged.
+        # Encoding takes time; most texts are so short that it is not needed.
         if len(text) * _MAX_BYTES_OF_A_CHARACTER > max_bytes and len(text.encode()) > max_bytes:
             return name
     return None
 
 
-def _consistent(records: Iterator[ImageCaption | Reject], max_captions: int) -> Iterator[ImageCaption | Reject]:
-    """Reject a caption whose id was seen before, whose image had another URL before, or has captions enough.
+def _reject_conflicts(records: Iterator[ImageCaption | Reject], max_captions: int) -> Iterator[ImageCaption | Reject]:
+    """Reject a caption whose id was seen before, whose image had another URL, or whose image has too many captions.
 
-    An image's URL, name and licence are repeated in each of its captions, and a batch of the training is as wide as the
-    image with the most of them.
+    The number is bounded because each caption repeats its image's URL, name and licence, and because a training batch
+    is as wide as the image with the most captions.
     """
     seen, url_hashes, counts = set[bytes](), dict[bytes, int](), Counter[bytes]()
     for record in records:
@@ -142,12 +166,13 @@ def _consistent(records: Iterator[ImageCaption | Reject], max_captions: int) -> 
         yield record
 
 
-def _check_rejects(read: int, rejected: Counter[str], max_ratio: float, where: str) -> None:
+def _check_rejects(counts: _Counts, max_ratio: float, rejects_uri: str) -> None:
+    read, rejected = counts.read, counts.rejected
     if read == 0:
         raise StepFailedError("the sources hold no captions")
     if rejected.total() == read or rejected.total() > max_ratio * read:
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
         raise StepFailedError(
-            f"{rejected.total()} of {read} rows were rejected ({reasons}), see {where}; "
+            f"{rejected.total()} of {read} rows were rejected ({reasons}), see {rejects_uri}; "
             f"--max-reject-ratio allows {max_ratio:g}"
         )

@@ -1,4 +1,4 @@
-"""JSON too large to hold: its events, one object of an array at a time."""
+"""Read JSON that is too large for memory, one object of an array at a time."""
 
 import io
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _DEPTH_CHANGE = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -
 
 
 def first_object_keys(text: bytes) -> set[str]:
-    """Return the keys of the object that a text begins with, as far as the text goes."""
+    """Return the keys of the object at the beginning of a text, which may be cut off within it."""
     keys: set[str] = set()
     depth = 0
     try:
@@ -30,14 +30,14 @@ def first_object_keys(text: bytes) -> set[str]:
             if not 0 < depth <= _MAX_DEPTH:
                 break
     except (ijson.JSONError, ValueError, ArithmeticError):
-        pass  # The head is cut off somewhere, a second line follows, or a number is too long: not for here to judge.
+        pass  # The text is cut off or wrong, or a second line follows; the reader of the format reports what is wrong.
     return keys
 
 
 def items(source: CaptionFile, key: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of the array that stands at the top under `key`.
+    """Yield the objects of the array under `key` of the outermost object; an element that is no object becomes {}.
 
-    ijson's own `items` takes time and memory by the square of the depth; a hostile file is deep.
+    ijson's own `items` takes time and memory by the square of the depth, and a hostile file is deep.
     """
     depth, inside, builder = 0, False, None
     with _open_json(source) as reader:
@@ -58,7 +58,7 @@ def items(source: CaptionFile, key: str) -> Iterator[dict[str, Any]]:
                 yield builder.value if isinstance(builder.value, dict) else {}
                 builder = None
             if builder is None:
-                reader.held = 0
+                reader.row_bytes = 0
 
 
 @contextmanager

@@ -16,7 +16,7 @@ _LINE_BYTES = 1 << 20
 
 def is_json_lines(head: bytes) -> bool:
     """Whether a file that begins like this is of the format."""
-    # Any line will do: the first one may be the one that is broken.
+    # Any line suffices: the first may be broken.
     return any(line.startswith(b"{") and first_object_keys(line) >= ROW_KEYS for line in head.splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Bringing a caption file here and finding out what it is."""
+"""Open a source: fetch it if it is remote, and recognise its format."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ _HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Source:
-    """A source that has been brought to this machine and recognised."""
+    """A source whose file is on this machine and whose format is known."""
 
     file: CaptionFile
     format: Format
 
     @property
     def uri(self) -> str:
-        """Where it came from."""
+        """The source's URI, as the user gave it, resolved."""
         return self.file.uri
 
     @property
@@ -42,7 +42,7 @@ class Source:
             image_root: folder URI that replaces the URLs of COCO images.
 
         Raises:
-            InvalidInputError: the file breaks off or stops being what it began as.
+            InvalidInputError: the file is cut off or broken.
         """
         try:
             yield from self.format.read(self.file, parameters, image_root)
@@ -52,21 +52,21 @@ class Source:
 
 @contextmanager
 def open_source(uri: str, parameters: IngestParameters) -> Iterator[Source]:
-    """Bring `uri` to this machine if it is elsewhere, and find out what it is.
+    """Fetch `uri` if it is remote, and recognise its format.
 
     Raises:
-        InvalidInputError: it cannot be read or is in no known format; one line says what was expected.
+        InvalidInputError: it cannot be read or is in no known format; the message names those that are.
     """
     with _local_copy(uri, parameters) as path:
         try:
             file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member))
             with file.open() as opened:
-                found = recognise(opened.read(_HEAD_BYTES))
+                format_ = recognise(opened.read(_HEAD_BYTES))
         except UNREADABLE as error:
             raise InvalidInputError(f"{uri}: cannot be read ({reason_of(error)}); {EXPECTED}") from error
-        if found is None:
+        if format_ is None:
             raise InvalidInputError(f"{uri}: {EXPECTED}")
-        yield Source(file, found)
+        yield Source(file, format_)
 
 
 @contextmanager
@@ -74,14 +74,14 @@ def _local_copy(uri: str, parameters: IngestParameters) -> Iterator[Path]:
     if is_local(uri):
         path = Path(resolve(uri))
         try:
-            is_other = path.exists() and not path.is_file()
+            is_special = path.exists() and not path.is_file()
         except OSError as error:
             raise InvalidInputError(f"{uri}: cannot be read ({error.strerror})") from error
-        if is_other:
+        if is_special:
             raise InvalidInputError(f"{uri}: is not a file; {EXPECTED}")
         yield path
         return
-    # It has no name, so that nothing is left of it when this process is killed. Linux gives it one meanwhile.
+    # A file without a name leaves nothing behind when this process is killed. Until then it has a path in /proc.
     with tempfile.TemporaryFile() as copy:
         download(uri, copy, parameters)
         yield Path(f"/proc/self/fd/{copy.fileno()}")

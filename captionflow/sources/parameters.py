@@ -1,4 +1,4 @@
-"""How captions are read."""
+"""The parameters of the ingest step."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from captionflow.web.parameters import AccessParameters
 
 @dataclass(frozen=True, kw_only=True)
 class IngestParameters(AccessParameters):
-    """Where the captions come from and how they are read."""
+    """Which captions are read, and how."""
 
     sources: tuple[str, ...] = parameter(
         (),

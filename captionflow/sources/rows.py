@@ -1,4 +1,4 @@
-"""What a reader of any format makes of a row: an ImageCaption, or a Reject that says why not."""
+"""Check a row, of any format: it becomes an ImageCaption, or a Reject with the reason."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -13,7 +13,7 @@ Rows = Iterator[ImageCaption | Reject]
 
 
 def to_record(row: dict[str, Any]) -> ImageCaption | Reject:
-    """Check a row."""
+    """Return the row as an ImageCaption, or as a Reject if a field is missing or wrong."""
     try:
         return ImageCaption.from_mapping(row)
     except RecordError as error:
@@ -21,7 +21,7 @@ def to_record(row: dict[str, Any]) -> ImageCaption | Reject:
 
 
 def reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
-    """Reject a row, with its ids and URL as far as it has them."""
+    """Return a Reject of the row, with its ids and URL if it has them."""
     ids = (row.get("id"), row.get("image_id"))
     id_, image_id = (value if is_integer(value) else None for value in ids)
     url = row.get("image_url")

@@ -12,6 +12,7 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -82,7 +83,7 @@ def _write_metadata(folder: Path) -> None:
     (info / "entry_points.txt").write_text("[airflow.plugins]\n" + "".join(f"{name} = {at}\n" for name, at in points))
 
 
-def _pyproject() -> dict[str, dict]:
+def _pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

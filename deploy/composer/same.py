@@ -9,11 +9,12 @@ in the file make a difference; environment variables may have been set by others
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 
-def same(environment: dict[str, dict], section: str, lines: list[str]) -> bool:
+def same(environment: dict[str, Any], section: str, lines: list[str]) -> bool:
     """Whether the section holds what the lines say."""
-    present = environment["config"]["softwareConfig"].get(section, {})
+    present: dict[str, str] = environment["config"]["softwareConfig"].get(section, {})
     if section == "pypiPackages":
         return present == {name: f"=={version}" for name, _, version in (line.partition("==") for line in lines)}
     return {name: value for name, _, value in (line.partition("=") for line in lines)}.items() <= present.items()

@@ -241,5 +241,5 @@ def test_a_full_standard_output_is_one_line_that_names_the_artifact(tmp_path: Pa
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert f"the artifact is whole: {tmp_path}/out" in done.stderr.splitlines()[-1]
+    assert f"the artifact is complete: {tmp_path}/out" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

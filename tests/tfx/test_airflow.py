@@ -106,8 +106,8 @@ def statistics(root: Path) -> dict[str, Any]:
     from google.protobuf import json_format
 
     folder = latest(root, "StatisticsGen/statistics/*")
-    found = {}
+    statistics = {}
     for split in ("train", "eval"):
         stats = tfdv.load_stats_binary(str(folder / f"Split-{split}" / "FeatureStats.pb"))
-        found[split] = json_format.MessageToDict(stats)
-    return found
+        statistics[split] = json_format.MessageToDict(stats)
+    return statistics

@@ -1,4 +1,4 @@
-"""The TFX pipeline without running it: its graph, also as Kubeflow has it, its features, where metadata may be."""
+"""The TFX pipeline without running it: its graph, its compiled form for Kubeflow, its features, its metadata store."""
 
 import itertools
 import json
@@ -44,8 +44,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [compile_to(tmp_path_factory.mktemp("compiled") / name) for name in ("one.json", "two.json")]
 
 
-def test_the_description_is_in_step_with_the_pipeline() -> None:
-    """If it is not: python -m tfx_pipeline.topology."""
+def test_the_description_agrees_with_the_pipeline() -> None:
+    """If it does not: python -m tfx_pipeline.topology."""
     assert topology() == topology_of_pipeline()
 
 

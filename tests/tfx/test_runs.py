@@ -47,7 +47,7 @@ def root(csv_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_tells_how_far_it_is_and_what_it_came_to(root: Path) -> None:
+def test_a_run_logs_its_progress_and_prints_its_results(root: Path) -> None:
     progress = (root / "stderr").read_text().splitlines()
     assert progress[0].startswith("[1/10] CsvExampleGen: done in ")
     assert progress[-1].startswith("[10/10] Pusher: done in ")
@@ -65,11 +65,11 @@ def test_the_model_knows_more_than_which_words_are_frequent(root: Path) -> None:
 def test_metrics_are_there_for_each_length(root: Path) -> None:
     from tfx_pipeline.results import metrics
 
-    found = metrics(str(latest(root, "Evaluator/evaluation/*")))
-    assert found.keys() == {"all", "length short", "length medium", "length long"}
+    values = metrics(str(latest(root, "Evaluator/evaluation/*")))
+    assert values.keys() == {"all", "length short", "length medium", "length long"}
     training = json.loads((pushed(root) / "assets.extra" / "training.json").read_bytes())
-    assert found["all"]["perplexity"] == pytest.approx(training["perplexity"], rel=1e-4)
-    assert 0 < found["all"]["accuracy"] < 1
+    assert values["all"]["perplexity"] == pytest.approx(training["perplexity"], rel=1e-4)
+    assert 0 < values["all"]["accuracy"] < 1
 
 
 def test_training_left_logs_for_tensorboard(root: Path) -> None:
@@ -149,7 +149,7 @@ def test_what_was_never_made_has_no_lineage(root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def other_run(root: Path, other_csv: Path, csv_uri: str) -> Iterator[subprocess.CompletedProcess[str]]:
-    """A run on other captions in the same root; nothing of the first is lost."""
+    """A run on other captions in the same root."""
     before = pushed(root)
     done = run(str(other_csv), root)
     assert before.exists()
@@ -197,7 +197,7 @@ def test_the_two_rows_of_the_documentation_run_with_a_module_file_of_ones_own(tm
     assert "anomaly       train/words: " in done.stdout
 
 
-def test_too_few_images_for_two_splits_is_said(tmp_path: Path) -> None:
+def test_too_few_images_for_two_splits_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("".join(DOCUMENTED.splitlines(keepends=True)[:2]))
     done = run(str(tmp_path / "one.csv"), tmp_path / "root")
     assert done.returncode == 2
