@@ -15,7 +15,7 @@ from captionflow.core.runs import PIPELINE
 from captionflow.core.steps import workflow
 
 STEPS = workflow()
-TASKS = "\n".join(f"| `{step.name}` | {step.does} | `{step.makes}` |" for step in STEPS)
+TASKS = "\n".join(f"| `{step.name}` | {step.description} | `{step.output}` |" for step in STEPS)
 
 
 @dag(
@@ -53,7 +53,7 @@ def image_captioning() -> None:
     """Chain the steps; what passes between them is URIs."""
     outputs: dict[str, Any] = {}
     for step in STEPS:
-        outputs[step.makes] = task_of(step, {name: outputs[kind] for name, kind in step.inputs.items()}).output
+        outputs[step.output] = task_of(step, {name: outputs[kind] for name, kind in step.inputs.items()}).output
 
 
 image_captioning()

@@ -46,7 +46,7 @@ class Component:
     @property
     def output(self) -> str:
         """Name of the output that holds the URI of the step's artifact."""
-        return output_of(self.step.makes)
+        return output_of(self.step.output)
 
     @property
     def uris(self) -> dict[str, str]:
@@ -89,7 +89,7 @@ def content(component: Component) -> dict[str, Any]:
     arguments = [(component.option(field["name"]), {"inputValue": field["name"]}) for field in fields]
     return {
         "name": component.name,
-        "description": component.step.does,
+        "description": component.step.description,
         "inputs": fields,
         "outputs": [
             {"name": component.output, "description": f"URI of the {_title(component.output)}.", "type": "String"}

@@ -60,7 +60,13 @@ def table() -> str:
     """Return the table of steps as Markdown."""
     lines = ["| step | does | takes | makes | extra |", "| --- | --- | --- | --- | --- |"]
     for step in STEPS:
-        cells = (_code(step.name), step.does, _code(*step.inputs.values()), _code(step.makes), _code(step.extra))
+        cells = (
+            _code(step.name),
+            step.description,
+            _code(*step.inputs.values()),
+            _code(step.output),
+            _code(step.extra),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -22,5 +22,5 @@ def check_run(context: Context) -> None:
         raise InvalidInputError(f"--split: {split.split} leaves a part empty; training and evaluation need all three")
     for step in workflow():
         read(step.parameters_class, context)
-        artifact(context, step.makes)
+        artifact(context, step.output)
     job_options(context)

@@ -26,7 +26,7 @@ class StepTask(PlainText, BaseOperator):
     operator_extra_links: Collection[BaseOperatorLink] = (MlflowRunLink(), ReportLink())
 
     def __init__(self, *, step: Step, uris: dict[str, Any], **arguments: Any) -> None:
-        super().__init__(task_id=step.name, outlets=[asset(step.makes)], post_execute=announce, **arguments)
+        super().__init__(task_id=step.name, outlets=[asset(step.output)], post_execute=announce, **arguments)
         self.step = step
         self.uris = uris
 
@@ -36,7 +36,7 @@ class StepTask(PlainText, BaseOperator):
         Raises:
             InvalidInputError: it leads to where no run may reach.
         """
-        return artifact(context, self.step.makes)
+        return artifact(context, self.step.output)
 
     def parameters(self, context: Context) -> Parameters:
         """Return the step's parameters as the form gives them.

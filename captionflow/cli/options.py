@@ -65,7 +65,7 @@ def command_of(step: Step) -> Callable[..., None]:
         checked = parameters.from_mapping(values)
         if INPUTS in run_id:
             run_id = run_id.replace(INPUTS, _digest(uris, checked))
-        uri = artifact_uri(output, PIPELINE, run_id, step.makes) if run_id else output
+        uri = artifact_uri(output, PIPELINE, run_id, step.output) if run_id else output
         _print_uri(step.run(uris, uri, checked), uri_file)
 
     of_output = inspect.signature(_output_options, eval_str=True).parameters.values()
@@ -78,7 +78,9 @@ def command_of(step: Step) -> Callable[..., None]:
 def register(app: typer.Typer, step: Step) -> None:
     """Add the command of a step to `app`."""
     has_beam_options = "beam_options" in step.parameters_class.json_schema()
-    app.command(step.name, help=step.does, context_settings={"allow_extra_args": has_beam_options})(command_of(step))
+    app.command(step.name, help=step.description, context_settings={"allow_extra_args": has_beam_options})(
+        command_of(step)
+    )
 
 
 def _uri_option(name: str) -> inspect.Parameter:

@@ -1,8 +1,8 @@
-"""The table of steps: what each is called, what it takes, what it makes, and where its code is.
+"""The table of steps: the name of each, its inputs, its output, and where its code is.
 
 From it come the commands, the tasks of the DAG, the containers and component files of Kubeflow, the summary of a run
-and the table in the docs. A new step is one module and one row here. Nothing of a step is imported before it is asked
-for.
+and the table in the docs. A new step is one module and one row here. A step's code is imported only when the
+step runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,25 +33,25 @@ class Step:
 
     Args:
         name: its name as a command and as a task.
-        does: what it does, in a sentence.
+        description: what it does, in a sentence.
         function: where it is, as `module:function`.
-        makes: the kind of artifact it makes.
+        output: the kind of artifact that it makes.
         extra: the extra of this package that installs what it needs; the image of a task's container is named after it.
         inputs: name of an argument → kind of the artifact whose URI it takes.
         parameters: its class of parameters, as `module:class`; None if it has none.
         runs_in: `WORKER`, `BEAM` or `TRAINING`.
-        is_of_workflow: whether it is a task of the main job, or a command alone.
+        in_workflow: whether it is a task of the main job, or a command alone.
     """
 
     name: str
-    does: str
+    description: str
     function: str
-    makes: str
+    output: str
     extra: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     parameters: str | None = None
     runs_in: str = WORKER
-    is_of_workflow: bool = True
+    in_workflow: bool = True
 
     def load(self) -> Callable[..., str]:
         """Import the function."""
@@ -81,7 +81,7 @@ STEPS = (
         SAMPLE,
         extra="preprocessing",
         parameters="captionflow.sample.parameters:SampleParameters",
-        is_of_workflow=False,
+        in_workflow=False,
     ),
     Step(
         "ingest",
@@ -98,7 +98,7 @@ STEPS = (
         CSV,
         inputs={"ingested": INGESTED},
         extra="ingestion",
-        is_of_workflow=False,
+        in_workflow=False,
     ),
     Step(
         "preprocess",
@@ -135,7 +135,7 @@ STEPS = (
 
 def workflow() -> list[Step]:
     """Return the steps of the main job, in their order."""
-    return [step for step in STEPS if step.is_of_workflow]
+    return [step for step in STEPS if step.in_workflow]
 
 
 def step_named(name: str) -> Step:

@@ -10,7 +10,7 @@ from captionflow.core.uris import resolve
 def summary(run: str) -> str:
     """Return the state of the run whose artifacts are in the folder `run`, their URIs, scores and report."""
     lines: list[str] = []
-    for kind in (step.makes for step in workflow()):
+    for kind in (step.output for step in workflow()):
         uri = f"{resolve(run)}/{kind}"
         try:
             artifact = open_artifact(uri, kind)
