@@ -1,5 +1,6 @@
 # One file for every image; the build argument EXTRAS says what it holds (see [project.optional-dependencies]):
-#   docker build --build-arg EXTRAS=train --build-arg CODE_VERSION=$(git rev-parse --short=12 HEAD) -t captionflow-train .
+#   docker build --build-arg EXTRAS=train -t captionflow-train \
+#     --build-arg SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW="$(python3 -m captionflow.core.code_version)" .
 # TFX has an environment of its own: TFX=1 adds it, EXTRAS=tfx makes an image of it alone.
 
 FROM python:3.11-slim-bookworm AS dependencies
@@ -10,8 +11,8 @@ RUN [ -z "$PACKAGES" ] || { apt-get update && apt-get install --yes --no-install
 ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
-# uv and the build backend, at the version and hash of the lock.
-RUN awk '/^[a-z]/ {wanted = /^(uv|setuptools)==/} wanted && !/^ *#/' requirements.lock > tools.txt \
+# uv and what builds our wheel, at the version and hash of the lock.
+RUN awk '/^[a-z]/ {wanted = /^(uv|setuptools|setuptools-scm|vcs-versioning|packaging)==/} wanted && !/^ *#/' requirements.lock > tools.txt \
  && pip install --no-cache-dir --require-hashes --target /tools -r tools.txt
 COPY docker/install-extras.sh docker/
 ARG EXTRAS=all
@@ -33,6 +34,8 @@ COPY captionflow captionflow
 COPY beam_jobs beam_jobs
 COPY tfx_pipeline tfx_pipeline
 COPY kfp_pipeline kfp_pipeline
+# There is no git here to ask.
+ARG SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW
 # The wheel stays, for the workers of a remote Beam runner.
 RUN uv build --quiet --wheel --no-build-isolation --out-dir /opt/code/wheel . \
  && uv pip install --quiet --no-deps --target /opt/code /opt/code/wheel/*.whl
@@ -44,8 +47,7 @@ RUN useradd --create-home --uid 1000 captionflow \
  && for python in /opt/captionflow*/bin/python; do \
       echo /opt/code > "$($python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/captionflow.pth"; done
 COPY --from=code /opt/code /opt/code
-ARG CODE_VERSION=
-ENV PATH=/opt/code/bin:/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 CAPTIONFLOW_CODE_VERSION=$CODE_VERSION \
+ENV PATH=/opt/code/bin:/opt/captionflow/bin:$PATH PYTHONUNBUFFERED=1 \
     CAPTIONFLOW_TFX_PYTHON=/opt/captionflow-tfx/bin/python
 # By number, so that Kubernetes can tell that it is not root.
 USER 1000

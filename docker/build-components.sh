@@ -6,13 +6,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 registry=${1:+${1%/}/}
-version=$(docker/code-version.sh)
+SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW=$(python3 -m captionflow.core.code_version)
+export SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW
 # An image is named after the extra that it holds; several components may share it.
 for name in $(sed -n 's/^ *image: //p' kfp_pipeline/components/*/component.yaml | sort -u); do
   image=$registry${name%:*}:${2:-${name##*:}}
   extra=${name#captionflow-}
   echo "building $image" >&2
   docker build --quiet --build-arg EXTRAS="${extra%:*}" \
-    --build-arg CODE_VERSION="$version" --tag "$image" .
+    --build-arg SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW --tag "$image" .
   [ -z "$registry" ] || docker push "$image"
 done

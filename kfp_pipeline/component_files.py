@@ -7,13 +7,13 @@ A component file is the portable form that every version of Kubeflow Pipelines r
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from captionflow.core.code_version import code_version
 from captionflow.core.parameters import Parameters, flag
 from captionflow.core.runs import ARTIFACT_ROOT_MEANING
 from captionflow.core.steps import Step, workflow
@@ -96,7 +96,8 @@ def content(component: Component) -> dict[str, Any]:
         ],
         "implementation": {
             "container": {
-                "image": f"captionflow-{component.step.extra}:{version('captionflow')}",
+                # Of the last release: a commit is no reason to write the files anew.
+                "image": f"captionflow-{component.step.extra}:{code_version().partition('+')[0]}",
                 "command": ["captionflow", component.step.name],
                 "args": [*chain.from_iterable(arguments), "--uri-file", {"outputPath": component.output}],
             }

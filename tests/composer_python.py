@@ -1,6 +1,5 @@
-"""Pythons like Cloud Composer's: its image's packages, and CaptionFlow's package in place of the checkout."""
+"""Pythons like Cloud Composer's: its image's packages, and CaptionFlow's wheel in place of the checkout."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,21 +26,24 @@ def package(output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def build(name: str, *locks: Path) -> Path:
-    """Return a Python that holds exactly what the files pin; a second time it is there already."""
+def wheel_of(packaged: Path) -> Path:
+    """Return the wheel of a package."""
+    (wheel,) = packaged.glob("*.whl")
+    return wheel
+
+
+def build(name: str, packaged: Path, *locks: Path) -> Path:
+    """Return a Python that holds exactly what the files and the package pin; a second time little is done."""
     folder = ROOT / ".bench" / name
-    python, stamp = folder / "bin" / "python", folder / "built"
-    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
-        return python
+    python = folder / "bin" / "python"
+    requirements = packaged / "requirements.txt"
     for command in (
-        ["venv", "--clear", "--python", "3.11", str(folder)],
-        ["pip", "sync", "--python", str(python), *map(str, locks)],
+        ["venv", "--allow-existing", "--python", "3.11", str(folder)],
+        ["pip", "sync", "--python", str(python), "--find-links", str(packaged), *map(str, locks), str(requirements)],
     ):
         done = subprocess.run([UV, "--quiet", *command], cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"{name} cannot be built: uv {' '.join(command[:2])}: {done.stderr.strip()[-300:]}")
-    stamp.write_text(digest)
     return python
 
 
@@ -55,7 +57,7 @@ class Composer:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(packaged / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(packaged / "plugins"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "plugins"),
             "CAPTIONFLOW_ARTIFACT_ROOT": str(self.artifacts),
         }
         done = self.run("-m", "airflow", "db", "migrate")

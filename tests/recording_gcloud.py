@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""What deploy.sh calls gcloud, on a folder: it notes each command, and keeps the environment and its bucket."""
+"""What deploy.sh calls gcloud, on a folder: it notes each command, and keeps the environment and its bucket.
+
+Called by the name uv it notes the command too, and hands it to the real one.
+"""
 
 import json
 import os
@@ -12,6 +15,8 @@ from pathlib import Path
 
 HOME = Path(os.environ["GCLOUD_HOME"])
 ENVIRONMENT = HOME / "environment.json"
+PUBLISHED = HOME / "published"
+"""What the Python repository holds, which tests.package_index serves."""
 
 
 def option(arguments: list[str], name: str) -> str:
@@ -88,7 +93,21 @@ def remove(arguments: list[str]) -> None:
     local(arguments[-1]).unlink()
 
 
+def describe_version(arguments: list[str]) -> None:
+    if not list(PUBLISHED.glob(f"{option(arguments, '--package')}-{arguments[3]}-*.whl")):
+        sys.exit("ERROR: (gcloud.artifacts.versions.describe) NOT_FOUND")
+
+
+def describe_repository(_: list[str]) -> None:
+    if not PUBLISHED.exists():
+        sys.exit("ERROR: (gcloud.artifacts.repositories.describe) NOT_FOUND")
+
+
 ANSWERS = {
+    "artifacts repositories describe": describe_repository,
+    "artifacts repositories create": lambda _: PUBLISHED.mkdir(),
+    "artifacts versions describe": describe_version,
+    "auth print-access-token": lambda _: print(os.environ["GCLOUD_TOKEN"]),
     "composer environments list": lambda _: print("captionflow-old", *["captionflow"] * ENVIRONMENT.exists(), sep="\n"),
     "composer environments describe": lambda _: print(ENVIRONMENT.read_text()),
     "composer environments create": create,
@@ -101,6 +120,8 @@ ANSWERS = {
 
 
 def main(arguments: list[str]) -> int:
+    if Path(sys.argv[0]).name == "uv":
+        arguments = ["uv", *arguments]
     with (HOME / "commands").open("a") as commands:
         commands.write(json.dumps(arguments) + "\n")
     said = " ".join(arguments)
@@ -111,6 +132,8 @@ def main(arguments: list[str]) -> int:
         (HOME / "waiting").touch()
         while not (HOME / "go").exists():
             time.sleep(0.01)
+    if arguments[0] == "uv":
+        os.execv(os.environ["REAL_UV"], arguments)
     (answer,) = (answer for words, answer in ANSWERS.items() if said.startswith(words))
     answer(arguments)
     return 0

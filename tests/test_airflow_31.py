@@ -17,7 +17,7 @@ STEPS = ROOT / "tests" / "composer" / "steps.lock"
 @pytest.mark.slow
 def test_the_whole_dag_runs_to_success(small_sample: Path, tmp_path: Path) -> None:
     assert package(tmp_path / "package").returncode == 0
-    python = build("airflow-3.1", IMAGE, STEPS, tmp_path / "package" / "requirements.txt")
+    python = build("airflow-3.1", tmp_path / "package", IMAGE, STEPS)
     (tmp_path / "home").mkdir()
     airflow = Composer(python, tmp_path / "package", tmp_path / "home")
     assert airflow.run("-m", "airflow", "version").stdout.splitlines()[-1].startswith("3.1.")

@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from captionflow.cli.main import app, main
 from captionflow.core.artifact import open_artifact
+from captionflow.core.code_version import code_version
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 CAPTIONS = b"".join(
@@ -38,12 +39,12 @@ for command in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def helped() -> dict[str, list[object]]:
-    """Exit code, heavy imports and text of `captionflow [COMMAND] --help`."""
-    commands = [[], *([command] for command in COMMANDS)]
+    """Exit code, heavy imports and text of `captionflow [--version|COMMAND] --help`."""
+    commands = [[], ["--version"], *([command] for command in COMMANDS)]
     done = subprocess.run(
         [sys.executable, "-c", HELP, json.dumps(commands)], capture_output=True, text=True, check=True
     )
-    return dict(zip(["", *COMMANDS], map(json.loads, done.stdout.splitlines()), strict=True))
+    return dict(zip(["", "--version", *COMMANDS], map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -51,6 +52,10 @@ def test_help_is_there_and_imports_nothing_heavy(command: str, helped: dict[str,
     code, heavy, page = helped[command]
     assert (code, heavy) == (0, [])
     assert "Usage: captionflow" in str(page)
+
+
+def test_the_version_is_that_of_the_code_and_imports_nothing_heavy(helped: dict[str, list[object]]) -> None:
+    assert helped["--version"] == [0, [], f"{code_version()}\n"]
 
 
 def test_the_help_names_every_command(helped: dict[str, list[object]]) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from captionflow.core.code_version import code_version
-
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
@@ -101,7 +99,7 @@ def test_a_secret_is_known_to_the_services_that_need_it(secret: str) -> None:
 def test_a_service_gets_secrets_in_its_environment_alone(name: str) -> None:
     # What a command, a health check or a build is given stands in process lists and in the image.
     others = {key: value for key, value in SERVICES[name].items() if key != "environment"}
-    assert not re.findall(r"\$\{(?!CODE_VERSION)\w+", json.dumps(others))
+    assert not re.findall(r"\$\{\w+", json.dumps(others))
 
 
 def test_all_of_it_fits_into_6_gigabytes() -> None:
@@ -110,11 +108,11 @@ def test_all_of_it_fits_into_6_gigabytes() -> None:
 
 
 def test_no_secret_has_a_default_and_each_is_asked_for_in_one_line(tmp_path: Path) -> None:
-    used = set(re.findall(r"\$\{(\w+)", TEXT)) - {"CODE_VERSION"}
+    used = set(re.findall(r"\$\{(\w+)", TEXT))
     assert used == environment(tmp_path).keys() == HOLDERS.keys()
     for name in used:
         assert f"${{{name}:?run 'make up' once: it writes .env}}" in TEXT
-    assert not re.findall(r"\$\{(?!CODE_VERSION)\w+:-", TEXT)
+    assert not re.findall(r"\$\{\w+:-", TEXT)
 
 
 def test_a_run_on_flink_is_told_by_the_stack_where_flink_is() -> None:
@@ -151,9 +149,10 @@ def test_secrets_that_an_env_of_before_lacks_are_added_and_the_others_stay(tmp_p
     assert (tmp_path / ".env").read_text() == after
 
 
-def test_images_are_told_the_version_that_the_checkout_would_tell() -> None:
-    _, _, of_checkout = code_version().partition("+g")
-    if not of_checkout:
-        pytest.skip("this is no git checkout")
-    done = subprocess.run([ROOT / "docker" / "code-version.sh"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == of_checkout
+def test_an_image_is_built_with_the_version_that_make_up_tells() -> None:
+    # A build argument without a value is taken from where `make up` is called.
+    (told,) = re.findall(r"^\t(SETUPTOOLS_SCM_\w+)=\$\$\(", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for service in SERVICES.values():
+        if "build" in service:
+            assert service["build"]["args"][told] is None
+    assert f"\nARG {told}\n" in (ROOT / "Dockerfile").read_text()

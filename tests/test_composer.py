@@ -1,22 +1,29 @@
 """The package for Cloud Composer, in a Python that holds what Composer's does: Airflow 3.1, no TFX, no torch."""
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx
 import pytest
 
+from captionflow.core.code_version import code_version
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
-from tests.composer_python import IMAGE, ROOT, UV, Composer, build, package
+from tests.composer_python import IMAGE, ROOT, UV, Composer, build, package, wheel_of
+from tests.package_index import TOKEN, USER
 from tests.processes import answers, free_port, wait_until
-from tests.test_deploy import Cloud
+from tests.test_deploy import Cloud, cloud_in
 
 LOCK = ROOT / "requirements.lock"
+PACKAGES = {"beam_jobs", "captionflow", "kfp_pipeline", "tfx_pipeline"}
 STARTING = 240
 """Seconds that a busy machine may take to start Airflow's API server, or one of its commands."""
 
@@ -37,14 +44,16 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_the_package_is_what_composer_can_run_and_no_more(packaged: Path) -> None:
     dags = {path.name for path in (packaged / "dags").iterdir()}
-    assert {
-        "image_captioning.py",
-        "image_captioning_vertex.py",
-        "image_captioning_vertex.json",
-    } <= dags
-    assert "image_captioning_tfx.py" not in dags
-    assert not [name for name in files(packaged) if "__pycache__" in name]
-    assert (packaged / "dags" / "captionflow" / "evaluation" / "report.html.j2").is_file()
+    assert dags == {"image_captioning.py", "image_captioning_vertex.py", "image_captioning_vertex.json"}
+    wheel = wheel_of(packaged).name
+    assert {path.name for path in packaged.iterdir()} == {"dags", "sample", "requirements.txt", wheel}
+    assert wheel == f"captionflow-{code_version()}-py3-none-any.whl"
+    with ZipFile(packaged / wheel) as content:
+        names = set(content.namelist())
+    assert "captionflow/evaluation/report.html.j2" in names
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == PACKAGES
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {name for name in names if name.endswith(".py")} <= set(listed.stdout.split())
 
 
 def test_the_requirements_are_the_locks_and_hold_nothing_heavy(packaged: Path) -> None:
@@ -54,12 +63,19 @@ def test_the_requirements_are_the_locks_and_hold_nothing_heavy(packaged: Path) -
     assert not names & {"torch", "tfx", "tensorflow", "apache-airflow", "apache-beam", "fsspec", "numpy", "s3fs"}
     # Composer replaces what its image holds by what is asked for; its own version is to stay.
     assert not names & {line.partition("==")[0] for line in IMAGE.read_text().splitlines()}
-    assert set(lines) <= {line.removesuffix(" \\") for line in LOCK.read_text().splitlines()}
+    assert lines[0] == f"captionflow=={code_version()}"
+    assert set(lines[1:]) <= {line.removesuffix(" \\") for line in LOCK.read_text().splitlines()}
 
 
-def test_the_same_checkout_gives_the_same_package(packaged: Path) -> None:
+def test_the_same_checkout_gives_the_same_package_whatever_was_built_there(packaged: Path) -> None:
+    stale = ROOT / "build" / "lib" / "captionflow" / "stale.py"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.touch()
     before = {name: content for name, content in files(packaged).items() if "manifest" not in name}
-    assert package(packaged, "--spec", str(packaged.parent / "spec.json")).returncode == 0
+    try:
+        assert package(packaged, "--spec", str(packaged.parent / "spec.json")).returncode == 0
+    finally:
+        stale.unlink()
     assert {name: content for name, content in files(packaged).items() if "manifest" not in name} == before
 
 
@@ -72,9 +88,40 @@ def test_what_cannot_be_packaged_is_one_line(tmp_path: Path, arguments: tuple[st
     assert (tmp_path / "precious").read_text() == "not ours"
 
 
+@pytest.fixture
+def cloud(packaged: Path, tmp_path: Path) -> Iterator[Cloud]:
+    """What the package is deployed to."""
+    (tmp_path / "cloud").mkdir()
+    with cloud_in(tmp_path / "cloud") as cloud:
+        cloud.package = packaged
+        yield cloud
+
+
+def test_pip_installs_the_published_wheel_as_pip_conf_says(cloud: Cloud, tmp_path: Path) -> None:
+    """In Composer a keyring shows the token; here it is .netrc."""
+    done = cloud.deploy("--no-smoke-run")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login {USER} password {TOKEN}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    elsewhere = {"HOME": str(tmp_path), "PIP_INDEX_URL": f"{cloud.index}/nothing-of-ours/simple"}
+    configured = {"PIP_CONFIG_FILE": str(cloud.home / "the-bucket" / "config" / "pip" / "pip.conf")}
+    target = tmp_path / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir", "--target", target]
+    for environment, code in ((elsewhere, 1), (elsewhere | configured, 0)):
+        pip = subprocess.run(
+            [*command, f"captionflow=={code_version()}"], env=os.environ | environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert pip.returncode == code, pip.stderr
+    told = subprocess.run(
+        [sys.executable, "-m", "captionflow", "--version"], cwd=target, capture_output=True, text=True, check=True
+    )
+    assert told.stdout == f"{code_version()}\n"
+
+
 @pytest.fixture(scope="module")
 def python(packaged: Path) -> Path:
-    return build("composer", IMAGE, packaged / "requirements.txt")
+    return build("composer", packaged, IMAGE)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +166,8 @@ print(json.dumps({
     # The compiled pipeline lies where the DAG looks for it.
     assert "epochs" in bag["fields"]
     airflows = re.compile("RemovedIn|Airflow.*Deprecat")
-    assert [told for told in bag["warnings"] if told[1].startswith(str(packaged)) or airflows.search(told[0])] == []
+    ours = re.compile(rf"^{packaged}/|/site-packages/({'|'.join(PACKAGES)})/")
+    assert [told for told in bag["warnings"] if ours.search(told[1]) or airflows.search(told[0])] == []
 
 
 @pytest.mark.composer
@@ -151,19 +199,16 @@ def test_ingest_and_preprocess_run_there(composer: Composer, packaged: Path, sma
     made["preprocessed"].verify()
     manifest = made["preprocessed"].manifest
     assert manifest.counts["images"]["out"] == 60
-    metadata = (packaged / "dags" / "captionflow.dist-info" / "METADATA").read_text()
-    assert f"Version: {manifest.code_version}\n" in metadata
+    assert manifest.code_version == code_version()
     assert "+g" in manifest.code_version
 
 
 @pytest.mark.composer
 @pytest.mark.slow
-def test_deploy_speaks_to_composers_airflow(python: Path, packaged: Path, tmp_path: Path) -> None:
+def test_deploy_speaks_to_composers_airflow(python: Path, packaged: Path, cloud: Cloud, tmp_path: Path) -> None:
     """Each command that deploy.sh has gcloud run there is run by that Airflow, on a database of its own."""
     (tmp_path / "home").mkdir()
     airflow = Composer(python, packaged, tmp_path / "home")
-    (tmp_path / "cloud").mkdir()
-    cloud = Cloud(tmp_path / "cloud")
     (tmp_path / "variables.json").write_text('{"a_name": "a value"}')
 
     def tell(query: str) -> list[tuple[object, ...]]:

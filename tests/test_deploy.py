@@ -4,9 +4,15 @@ import json
 import os
 import shutil
 import subprocess
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.composer_python import UV
+from tests.package_index import TOKEN, package_index
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "deploy" / "composer" / "deploy.sh"
@@ -20,19 +26,32 @@ CHANGES = ("create", "update")
 class Cloud:
     """A package, a stand-in for gcloud, and what it was asked."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.package = home / "package"
+    def __init__(self, home: Path, index: str) -> None:
+        self.home, self.index = home, index
+        self.package, self.published = home / "package", home / "published"
         for name, content in {
-            "dags/image_captioning.py": "one", "dags/gone.py": "two", "plugins/plugin.py": "three",
-            "sample/captions.json": "{}", "requirements.txt": "ijson==3.6.0\ntyper==0.29.2\n",
+            "dags/image_captioning.py": "one", "dags/gone.py": "two", "sample/captions.json": "{}",
         }.items():  # fmt: skip
             file = self.package / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
+        self.build("0.1.0+g1")
         (home / "bin").mkdir()
-        shutil.copy(ROOT / "tests" / "recording_gcloud.py", home / "bin" / "gcloud")
+        for tool in ("gcloud", "uv"):
+            shutil.copy(ROOT / "tests" / "recording_gcloud.py", home / "bin" / tool)
         (home / "states").write_text("running success")
+
+    def build(self, version: str, *requirements: str) -> None:
+        """Give the package a wheel of a version, and say what is to be installed beside it."""
+        name = f"captionflow-{version}"
+        metadata = f"Metadata-Version: 2.1\nName: captionflow\nVersion: {version}\n"
+        files = {"METADATA": metadata, "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+        with zipfile.ZipFile(self.package / f"{name}-py3-none-any.whl", "w") as wheel:
+            for file, content in files.items():
+                wheel.writestr(f"{name}.dist-info/{file}", content)
+            wheel.writestr(f"{name}.dist-info/RECORD", "".join(f"{name}.dist-info/{file},,\n" for file in files))
+        lines = (f"captionflow=={version}", *(requirements or ("ijson==3.6.0", "typer==0.29.2")))
+        (self.package / "requirements.txt").write_text("".join(f"{line}\n" for line in lines))
 
     def deploy(self, *options: str, without: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*options, without=without, **environment)
@@ -46,7 +65,8 @@ class Cloud:
         return subprocess.Popen(
             [SCRIPT, *needed, "--package", str(self.package), *options],
             env=os.environ
-            | {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "GCLOUD_HOME": str(self.home), "DEPLOY_PAUSE": "0"}
+            | {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "GCLOUD_HOME": str(self.home), "REAL_UV": UV}
+            | {"GCLOUD_TOKEN": TOKEN, "DEPLOY_INDEX": self.index, "DEPLOY_PAUSE": "0"}
             | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -65,27 +85,38 @@ class Cloud:
         for command in self.commands:
             if command[:2] == ["composer", "environments"]:
                 verbs.append(" ".join(command[8:10]) if command[2] == "run" else command[2])
-            else:
+            elif command[0] == "storage":
                 verbs.append(" ".join([command[1], command[-1].removeprefix("gs://")]))
-        return [verb for verb in verbs if verb not in ("list", "describe")]
+            else:
+                verbs.append(" ".join(command[:3] if command[0] == "artifacts" else command[:2]))
+        return [verb for verb in verbs if verb.split()[-1] not in ("list", "describe")]
+
+
+@contextmanager
+def cloud_in(home: Path) -> Iterator[Cloud]:
+    """A cloud in a folder, with its Python repository on a server of its own."""
+    with package_index(home / "published", "/a-project/captionflow-python") as index:
+        yield Cloud(home, index)
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Cloud:
-    return Cloud(tmp_path)
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    with cloud_in(tmp_path) as cloud:
+        yield cloud
 
 
 def test_an_empty_project_gets_everything_in_order(cloud: Cloud) -> None:
     done = cloud.deploy()
     assert done.returncode == 0, done.stderr
     assert cloud.verbs == [
-        "create", "update", "rsync the-bucket/plugins", "rsync the-bucket/dags",
+        "create", "artifacts repositories create", "auth print-access-token", "uv publish",
+        "cp the-bucket/config/pip/pip.conf", "update", "rsync the-bucket/plugins", "rsync the-bucket/dags",
         "cp the-bucket/data/captionflow/connections.json", "connections import",
         "rm the-bucket/data/captionflow/connections.json", "rsync a-bucket/captionflow/sample",
         "dags details", "dags unpause", "dags trigger", "dags state", "dags state",
     ]  # fmt: skip
     software = json.loads((cloud.home / "environment.json").read_text())["config"]["softwareConfig"]
-    assert software["pypiPackages"] == {"ijson": "==3.6.0", "typer": "==0.29.2"}
+    assert software["pypiPackages"] == {"captionflow": "==0.1.0+g1", "ijson": "==3.6.0", "typer": "==0.29.2"}
     assert software["envVariables"] == {
         "CAPTIONFLOW_ARTIFACT_ROOT": "gs://a-bucket/captionflow",
         "CAPTIONFLOW_VERTEX_PROJECT": "a-project",
@@ -94,7 +125,7 @@ def test_an_empty_project_gets_everything_in_order(cloud: Cloud) -> None:
         "CAPTIONFLOW_VERTEX_SERVICE_ACCOUNT": NEEDED["--service-account"],
     }
     for command in cloud.commands:
-        if command[0] == "composer":
+        if command[0] in ("composer", "artifacts"):
             assert command[command.index("--project") + 1] == "a-project"
     assert not list((cloud.home / "the-bucket" / "data").rglob("*.json"))
 
@@ -104,26 +135,35 @@ def test_a_second_time_changes_no_environment(cloud: Cloud) -> None:
     before = (cloud.home / "environment.json").read_text()
     assert cloud.deploy().returncode == 0
     assert not set(cloud.verbs) & set(CHANGES)
+    assert "uv publish" not in cloud.verbs
     assert (cloud.home / "environment.json").read_text() == before
 
 
 @pytest.mark.parametrize(
     ("change", "flag"),
     [
-        ({"requirements.txt": "ijson==3.6.0\n"}, "--update-pypi-packages-from-file"),
-        ({"requirements.txt": "ijson==3.7.0\ntyper==0.29.2\n"}, "--update-pypi-packages-from-file"),
-        ({}, "--update-env-variables"),
+        (("0.1.0+g1", "ijson==3.6.0"), "--update-pypi-packages-from-file"),
+        (("0.1.0+g1", "ijson==3.7.0", "typer==0.29.2"), "--update-pypi-packages-from-file"),
+        (("0.1.0+g2",), "--update-pypi-packages-from-file"),
+        ((), "--update-env-variables"),
     ],
 )
-def test_only_what_differs_is_updated(cloud: Cloud, change: dict[str, str], flag: str) -> None:
+def test_only_what_differs_is_updated(cloud: Cloud, change: tuple[str, ...], flag: str) -> None:
     assert cloud.deploy().returncode == 0
-    for name, content in change.items():
-        (cloud.package / name).write_text(content)
+    if change:
+        cloud.build(*change)
     options = () if change else ("--vertex-root", "gs://another-bucket")
     assert cloud.deploy(*options, "--no-smoke-run").returncode == 0
-    (update,) = [command for command in cloud.commands if command[2] in CHANGES]
+    (update,) = [command for command in cloud.commands if command[2:3] in [[verb] for verb in CHANGES]]
     assert flag in update
     assert not [verb for verb in cloud.verbs if verb.startswith("dags")]
+    assert ("uv publish" in cloud.verbs) == (change == ("0.1.0+g2",))
+
+
+def test_no_command_line_and_no_output_shows_the_token(cloud: Cloud) -> None:
+    done = cloud.deploy()
+    assert "uv publish" in cloud.verbs
+    assert TOKEN not in done.stdout + done.stderr + json.dumps(cloud.commands)
 
 
 def test_settings_become_variables_whatever_is_in_them(cloud: Cloud) -> None:
@@ -155,6 +195,15 @@ def test_what_is_gone_is_deleted_and_composers_own_dag_stays(cloud: Cloud) -> No
     assert sorted(path.name for path in dags.iterdir()) == ["airflow_monitoring.py", "image_captioning.py"]
 
 
+def test_what_an_earlier_version_left_in_plugins_is_deleted(cloud: Cloud) -> None:
+    assert cloud.deploy().returncode == 0
+    left = cloud.home / "the-bucket" / "plugins" / "captionflow" / "old.py"
+    left.parent.mkdir(parents=True)
+    left.write_text("old")
+    assert cloud.deploy().returncode == 0
+    assert not left.exists()
+
+
 def test_airflow_variables_are_imported_and_their_file_is_removed(cloud: Cloud, tmp_path: Path) -> None:
     (tmp_path / "variables.json").write_text('{"a": "b"}')
     assert cloud.deploy("--variables", str(tmp_path / "variables.json"), "--no-smoke-run").returncode == 0
@@ -176,8 +225,9 @@ def test_a_dry_run_prints_every_action_and_runs_none(cloud: Cloud) -> None:
     assert done.returncode == 0, done.stderr
     assert cloud.commands == []
     actions = done.stdout.splitlines()
-    assert all(action.startswith("gcloud ") for action in actions)
-    for action in ("environments create captionflow", "--update-pypi-packages-from-file", "--update-env-variables",
+    assert all(action.startswith(("gcloud ", "uv ")) for action in actions)
+    for action in ("repositories create captionflow-python", "uv publish", "config/pip/pip.conf",
+                   "environments create captionflow", "--update-pypi-packages-from-file", "--update-env-variables",
                    "connections import", "dags trigger", "dags state"):  # fmt: skip
         assert len([line for line in actions if action in line]) == 1, action
 
@@ -216,7 +266,17 @@ def test_a_missing_gcloud_is_one_line(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["environments list", "environments create", "--update-pypi", "storage rsync", "dags trigger"]
+    "fault",
+    [
+        "environments list",
+        "environments create",
+        "repositories create",
+        "print-access-token",
+        "uv publish",
+        "--update-pypi",
+        "storage rsync",
+        "dags trigger",
+    ],
 )
 def test_what_gcloud_refuses_ends_the_deployment_there(cloud: Cloud, fault: str) -> None:
     done = cloud.deploy(GCLOUD_FAILS_AT=fault)

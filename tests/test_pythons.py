@@ -42,7 +42,7 @@ def python(request: pytest.FixtureRequest) -> Path:
         return python
     folder.parent.mkdir(exist_ok=True)
     tools, resolved = folder.with_name(f"{folder.name}.in"), folder.with_name(f"{folder.name}.txt")
-    tools.write_text("hypothesis\npytest\nsetuptools\n")
+    tools.write_text("hypothesis\npytest\nsetuptools\nsetuptools-scm\n")
     # What stands in the output already is chosen again where this Python can have it.
     shutil.copyfile(LOCK, resolved)
     for command in (

@@ -24,6 +24,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from captionflow.core.code_version import code_version
+
+        print(code_version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 app.add_typer(tfx.app, name="tfx")
 app.add_typer(kfp.app, name="kfp")
 

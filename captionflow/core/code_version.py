@@ -1,35 +1,45 @@
-"""Which state of the code made an artifact."""
+"""Which state of the code made an artifact. `python -m captionflow.core.code_version` tells it for an image's build."""
 
 import hashlib
-import os
 import subprocess
+import tomllib
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-CODE_VERSION_VARIABLE = "CAPTIONFLOW_CODE_VERSION"
-"""What names the code's version where there is no git checkout to ask, as in an image."""
-
 
 @cache
 def code_version() -> str:
-    """Return the package's version, with the git commit when it runs from its own checkout or an image of it.
+    """Return the last release and, unless it was built without git, the commit: 0.1.0+g04330ca6e1f2.
 
-    Uncommitted changes add a digest of themselves, so that no two states of the code look alike.
+    A checkout tells its present state, whatever was true when it was installed. Uncommitted changes add a digest of
+    themselves, so that no two states of the code look alike. What is installed without a checkout tells its version.
     """
-    released, root = version("captionflow"), Path(__file__).resolve().parents[2]
-    if built_from := os.environ.get(CODE_VERSION_VARIABLE):
-        return f"{released}+g{built_from}"
+    root = Path(__file__).resolve().parents[2]
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel")) != root:
-            return released
+            return version("captionflow")
         commit, changes = _git(root, "rev-parse", "--short=12", "HEAD"), _git(root, "diff", "HEAD")
     except (OSError, subprocess.CalledProcessError):
-        return released
-    dirty = f".dirty.{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
-    return f"{released}+g{commit}{dirty}"
+        return version("captionflow")
+    # With a letter before it: a part of a version that is all digits is a number, which drops leading zeros.
+    digest = f".d{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
+    return f"{_release(root)}+g{commit}{digest}"
+
+
+def _release(root: Path) -> str:
+    """Return what setuptools-scm would: the last tag, or what pyproject.toml says where git has none."""
+    try:
+        return _git(root, "describe", "--tags", "--abbrev=0", "--match=*[0-9]*").removeprefix("v")
+    except subprocess.CalledProcessError:
+        project = tomllib.loads((root / "pyproject.toml").read_text())
+        return str(project["tool"]["setuptools_scm"]["fallback_version"])
 
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace").stdout.strip()
+
+
+if __name__ == "__main__":
+    print(code_version())

@@ -14,8 +14,8 @@ Create or update a Cloud Composer 3 environment, and try it.
 Needed:
   --project          Google Cloud project
   --location         region, such as europe-west4
-  --environment      name of the environment; the dags and plugins folders of its bucket are ours alone:
-                     what is in them and not in the package is deleted
+  --environment      name of the environment; the folders dags and plugins and the file config/pip/pip.conf of its
+                     bucket are ours alone: what is there and not of this package is deleted
   --service-account  e-mail of the account that Airflow's tasks run as
   --artifact-root    gs:// folder that receives the artifacts
 
@@ -34,13 +34,14 @@ By choice:
 
 What it does, in this order, and no step where there is nothing to change:
   1. the environment is created, if there is none of that name
-  2. its PyPI packages become those of the package's requirements.txt
-  3. its environment variables CAPTIONFLOW_… are set; others stay as they are
-  4. plugins and DAGs are copied to its bucket, and what is gone from the package is deleted there
-  5. the connection google_cloud_default and the variables are imported
-  6. image_captioning runs on the built-in sample, which is copied below the artifact root first
+  2. our wheel is published in the Python repository captionflow-python of Artifact Registry, and pip.conf names that
+  3. its PyPI packages become those of the package's requirements.txt
+  4. its environment variables CAPTIONFLOW_… are set; others stay as they are
+  5. the DAGs are copied to its bucket, and what is gone from the package is deleted there
+  6. the connection google_cloud_default and the variables are imported
+  7. image_captioning runs on the built-in sample, which is copied below the artifact root first
 
-It may be stopped and started again at any point. Steps 1 to 3 take up to half an hour each time they change something.
+It may be stopped and started again at any point. Steps 1, 3 and 4 take up to half an hour each time they change something.
 HELP
 }
 
@@ -101,14 +102,21 @@ for setting in ${settings+"${settings[@]}"}; do
   # A | parts the variables from each other on gcloud's command line.
   check --set "$setting" '[A-Z][A-Z0-9_]*=[^|]*'
 done
-[ -f "$package/requirements.txt" ] || fail "--package: $package is no package; 'make composer-package' builds one"
+version=$(sed -n 's/^captionflow==//p' "$package/requirements.txt" 2> /dev/null || true)
+wheel=$package/captionflow-$version-py3-none-any.whl
+[ -f "$wheel" ] || fail "--package: $package is no package; 'make composer-package' builds one"
 [ -z "$variables" ] || [ -f "$variables" ] || fail "--variables: $variables: no such file"
+PATH=$PATH:$PWD/.venv/bin # uv is there, as 'make composer-package' left it
 [ -n "$dry" ] || command -v gcloud > /dev/null || fail "gcloud is not installed"
-command -v python3 > /dev/null || fail "python3 is not installed"
+for tool in python3 uv; do
+  command -v "$tool" > /dev/null || fail "$tool is not installed"
+done
 python3 -c 'import json, sys; sys.exit(type(json.loads(sys.argv[1])) is not dict)' "$conf" 2> /dev/null \
   || fail "--conf: no JSON object like {\"epochs\": 4}"
 
 where=(--project "$project" --location "$location")
+repository=captionflow-python
+index=${DEPLOY_INDEX:-https://$location-python.pkg.dev}/$project/$repository
 temporary=$(mktemp -d) uploaded=''
 endings=(HUP INT QUIT ABRT PIPE ALRM TERM USR1 USR2 XCPU)
 trap clean_up EXIT
@@ -131,6 +139,15 @@ act() {
   fi
 }
 
+# Whether a command finds something; in a dry run, which shows it, it does not.
+finds() {
+  if [ -n "$dry" ]; then
+    act "$@"
+    return 1
+  fi
+  "$@" > /dev/null 2>&1
+}
+
 airflow_in_composer() { # command, its subcommand, further arguments
   act gcloud composer environments run "$environment" "${where[@]}" "$1" "$2" -- "${@:3}"
 }
@@ -149,7 +166,7 @@ describe() {
 
 # Whether the environment has other values than a file, one name=value a line; in a dry run it has.
 differs() { # section of softwareConfig, file
-  [ -n "$dry" ] || ! python3 deploy/composer/same.py "$temporary/environment.json" "$@"
+  [ -n "$dry" ] || ! python3 deploy/composer/environment_has.py "$temporary/environment.json" "$@"
 }
 
 create() {
@@ -175,15 +192,32 @@ variables_of() {
 # As gcloud takes them, with another sign than the comma between them, since JSON has commas.
 variables_in_one() { echo "^|^$(variables_of | paste -sd '|')"; }
 
+publish() { # bucket
+  say "2. wheel $version"
+  finds gcloud artifacts repositories describe "$repository" "${where[@]}" \
+    || act gcloud artifacts repositories create "$repository" "${where[@]}" --repository-format python
+  finds gcloud artifacts versions describe "$version" "${where[@]}" --repository "$repository" --package captionflow \
+    || upload
+  printf '[global]\nextra-index-url = %s/simple/\n' "$index" > "$temporary/pip.conf"
+  act gcloud storage cp "$temporary/pip.conf" "$1/config/pip/pip.conf"
+}
+
+# With the caller's own token, which passes through the environment: a command line others can read.
+upload() {
+  local -x UV_PUBLISH_PASSWORD=''
+  [ -n "$dry" ] || UV_PUBLISH_PASSWORD=$(gcloud auth print-access-token)
+  act uv publish --username oauth2accesstoken --publish-url "$index/" "$wheel"
+}
+
 install() {
-  say "2. PyPI packages"
+  say "3. PyPI packages"
   if differs pypiPackages "$package/requirements.txt"; then
     update --update-pypi-packages-from-file "$package/requirements.txt"
   fi
 }
 
 set_variables() {
-  say "3. environment variables"
+  say "4. environment variables"
   variables_of > "$temporary/variables"
   if differs envVariables "$temporary/variables"; then
     update --update-env-variables "$(variables_in_one)"
@@ -199,13 +233,18 @@ bucket() {
   fi
 }
 
-copy() {
-  say "4. plugins and DAGs"
-  # Plugins first: the DAGs import them. Composer's own DAG, which watches over the environment, stays.
-  for folder in plugins dags; do
-    act gcloud storage rsync --recursive --delete-unmatched-destination-objects \
-      --exclude '^airflow_monitoring\.py$|(^|/)__pycache__/' "$package/$folder" "$1/$folder"
-  done
+# Composer's own DAG, which watches over the environment, stays.
+mirror() { # folder, URI
+  act gcloud storage rsync --recursive --delete-unmatched-destination-objects \
+    --exclude '^airflow_monitoring\.py$|(^|/)__pycache__/' "$@"
+}
+
+copy() { # bucket
+  say "5. DAGs"
+  # Earlier versions copied our packages to plugins, where they would come before the wheel.
+  mkdir "$temporary/plugins"
+  mirror "$temporary/plugins" "$1/plugins"
+  mirror "$package/dags" "$1/dags"
 }
 
 import_file() { # what, file, bucket, further arguments
@@ -228,8 +267,9 @@ remove_uploaded() {
   [ -n "$uploaded" ] || return 0
   # What it says goes to a file: whoever reads ours may be gone, which would end it before it has removed anything.
   local said=$temporary/removal
-  if [ -n "$dry" ]; then said=/dev/stdout; fi
-  if ! act gcloud storage rm "$uploaded" > "$said" 2>&1; then
+  if [ -n "$dry" ]; then
+    act gcloud storage rm "$uploaded"
+  elif ! gcloud storage rm "$uploaded" > "$said" 2>&1; then
     echo "deploy.sh: $uploaded may still be there, with secrets in it; remove it: $(cat "$said")" >&2
     return 1
   fi
@@ -237,7 +277,7 @@ remove_uploaded() {
 }
 
 connect() {
-  say "5. connection and variables"
+  say "6. connection and variables"
   printf '{"google_cloud_default": {"conn_type": "google_cloud_platform", "extra": {"project": "%s"}}}\n' "$project" \
     > "$temporary/connections.json"
   import_file connections "$temporary/connections.json" "$1" --overwrite
@@ -269,7 +309,7 @@ ended() { # run id
 
 smoke_run() {
   local run_at
-  say "6. image_captioning on the built-in sample"
+  say "7. image_captioning on the built-in sample"
   run_at=$(date -u +%Y-%m-%dT%H:%M:%S+00:00)
   act gcloud storage rsync --recursive "$package/sample" "$root/sample"
   # `dags unpause` succeeds too where Airflow does not know the DAG yet; `dags details` does not.
@@ -280,9 +320,10 @@ smoke_run() {
 }
 
 create
+bucket=$(bucket)
+publish "$bucket"
 install
 set_variables
-bucket=$(bucket)
 copy "$bucket"
 connect "$bucket"
 if [ -n "$smoke" ]; then

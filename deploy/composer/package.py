@@ -1,4 +1,4 @@
-"""Build what Cloud Composer receives: DAGs with our packages, plugins, the sample, and what its Python lacks.
+"""Build what Cloud Composer receives: our wheel, the DAG files, the sample, and what its Python lacks.
 
     python deploy/composer/package.py build/composer
     python deploy/composer/package.py build/composer --spec build/tfx.json
@@ -8,11 +8,14 @@ there.
 """
 
 import argparse
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -24,7 +27,6 @@ from captionflow.sample.sample import sample
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = Path(__file__).with_name("image.lock")
 """What Composer's Python holds already."""
-PACKAGES = ("beam_jobs", "captionflow", "kfp_pipeline", "tfx_pipeline")
 LEFT_OUT = {"image_captioning_tfx.py"}
 """The TFX pipeline's DAG: it starts another Python, with TFX in it, which Composer has not."""
 EXTRAS = ("gcs", "ingestion", "preprocessing")
@@ -44,47 +46,42 @@ def build(output: Path, spec: Path | None) -> None:
             shutil.copyfile(path, dags / path.name)
     if spec:
         shutil.copyfile(spec, dags / SPEC)
-    # Composer's web server has the plugins folder and not that of the DAGs.
-    for folder in (dags, output / "plugins"):
-        _copy_packages(folder)
-        _write_metadata(folder)
+    build_wheel(output)
     sample(str(output / "sample"), SampleParameters())
     (output / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements()))
 
 
+def build_wheel(output: Path) -> None:
+    """Write our wheel, made of what git tracks: what an earlier build left in the checkout does not get into it."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    with TemporaryDirectory() as clean:
+        for name in filter(os.path.isfile, (ROOT / name for name in listed.split("\0")[:-1])):
+            copy = Path(clean) / name.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(name, copy)
+        command = ["build", "--quiet", "--wheel", "--no-build-isolation", "--no-create-gitignore"]
+        subprocess.run(
+            [sys.executable, "-m", "uv", *command, "--python", sys.executable, "--out-dir", output.resolve(), clean],
+            # Without a clock in it, the same code gives the same bytes.
+            env=os.environ
+            | {"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW": code_version(), "SOURCE_DATE_EPOCH": "0"},
+            check=True,
+        )
+
+
 def requirements() -> list[str]:
-    """Return `name==version` of each package that the steps need and Composer's image does not hold."""
-    project = _pyproject()["project"]
+    """Return `name==version` of our wheel, and of what the steps need and Composer's image does not hold."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(line for name in EXTRAS for line in project["optional-dependencies"][name])]
     names = {canonicalize_name(Requirement(line).name) for line in wanted}
     locked = _locked(ROOT / "requirements.lock")
-    return [f"{name}=={locked[name]}" for name in sorted(names - _locked(IMAGE).keys())]
+    lacking = [f"{name}=={locked[name]}" for name in sorted(names - _locked(IMAGE).keys())]
+    return [f"{project['name']}=={code_version()}", *lacking]
 
 
 def _locked(file: Path) -> dict[str, str]:
     """Return name → version of what a lock file pins."""
     return dict(re.findall(r"^([\w.-]+)==([^ \\]+)", file.read_text(), re.MULTILINE))
-
-
-def _copy_packages(folder: Path) -> None:
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    # Airflow looks for DAGs and plugins in every other file.
-    (folder / ".airflowignore").write_text("".join(f"{name}/\n" for name in PACKAGES))
-
-
-def _write_metadata(folder: Path) -> None:
-    """Let Airflow find the plugin, and CaptionFlow its version, commit included, where nothing was installed."""
-    project = _pyproject()["project"]
-    info = folder / f"{project['name']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {code_version()}\n")
-    points = project["entry-points"]["airflow.plugins"].items()
-    (info / "entry_points.txt").write_text("[airflow.plugins]\n" + "".join(f"{name} = {at}\n" for name, at in points))
-
-
-def _pyproject() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def main() -> None:
@@ -95,6 +92,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.spec and not arguments.spec.is_file():
         parser.exit(2, f"package.py: --spec: {arguments.spec}: no such file\n")
+    if not (ROOT / ".git").exists():
+        parser.exit(2, f"package.py: {ROOT}: is no git checkout, of which the wheel is made\n")
     if arguments.output.exists() and not (arguments.output / REQUIREMENTS).is_file():
         parser.exit(2, f"package.py: {arguments.output}: holds something else; remove it first\n")
     build(arguments.output, arguments.spec)

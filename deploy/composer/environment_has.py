@@ -1,6 +1,6 @@
 """Tell by the exit code whether a Composer environment has the values of a file already.
 
-    same.py ENVIRONMENT.json pypiPackages|envVariables FILE
+    environment_has.py ENVIRONMENT.json pypiPackages|envVariables FILE
 
 The environment is as gcloud describes it; the file has one name=value or name==version a line. Packages that are not
 in the file make a difference; environment variables may have been set by others. Needs nothing but Python.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-def same(environment: dict[str, Any], section: str, lines: list[str]) -> bool:
+def environment_has(environment: dict[str, Any], section: str, lines: list[str]) -> bool:
     """Whether the section holds what the lines say."""
     present: dict[str, str] = environment["config"]["softwareConfig"].get(section, {})
     if section == "pypiPackages":
@@ -22,4 +22,4 @@ def same(environment: dict[str, Any], section: str, lines: list[str]) -> bool:
 
 if __name__ == "__main__":
     described, section, file = sys.argv[1:]
-    sys.exit(not same(json.loads(Path(described).read_text()), section, Path(file).read_text().splitlines()))
+    sys.exit(not environment_has(json.loads(Path(described).read_text()), section, Path(file).read_text().splitlines()))
