@@ -25,7 +25,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     for before, word in pairwise(["", *arguments]):
         if not word.startswith("-") and (not before.startswith("--") or "=" in before):
             raise InvalidInputError(f"{word}: belongs to no option")
-    logging.basicConfig()  # Beam does it while it parses, and the log would go where its usage goes
+    logging.basicConfig()  # or Beam would, while its stderr is redirected
     usage = io.StringIO()
     try:
         with redirect_stderr(usage):
@@ -33,9 +33,9 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
             known = options.get_all_options()
     except SystemExit as error:
         raise InvalidInputError(f"Beam: {usage.getvalue().strip().splitlines()[-1]}") from error
-    # Workers import what they run; nothing of the main module need be pickled for them.
+    # Workers import what they run; nothing of the main module is pickled.
     options.view_as(SetupOptions).save_main_session = False
-    # A portable runner may bring options of its own, which only its job server knows.
+    # A portable runner may have options of its own, which only its job server knows.
     standard = options.view_as(StandardOptions)
     runner = standard.runner or DIRECT
     names = [name.lower() for name in StandardOptions.KNOWN_RUNNER_NAMES]
@@ -47,13 +47,13 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
             f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
         )
     if runner == DIRECT:
-        # Left to itself it downloads a Prism binary and runs that; this is what it falls back to offline.
+        # Beam's DirectRunner would download a Prism binary and run that; offline it falls back to this one.
         standard.runner = "FnApiRunner"
     return options
 
 
-def works_here(beam_arguments: list[str]) -> bool:
-    """Whether the images are fetched by this process and its children, as far as can be told before Beam is there."""
+def runs_in_process(beam_arguments: list[str]) -> bool:
+    """Whether this process and its children fetch the images, judged without Beam, which is slow to import."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--runner", default=DIRECT)
     parser.add_argument("--direct_running_mode", default="in_memory")

@@ -1,4 +1,4 @@
-"""Where the preprocess job runs, and all that its step takes."""
+"""Where the preprocess job runs, and all parameters of its step."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -7,12 +7,13 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from beam_jobs.dataflow import dataflow_options
-from beam_jobs.options import beam_options, works_here
+from beam_jobs.options import beam_options, runs_in_process
 from beam_jobs.parameters import JobParameters
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.draft import Draft, begin
@@ -34,13 +35,13 @@ _LOG = logging.getLogger(__name__)
 
 
 def preprocess(ingested: str, output: str, parameters: JobParameters) -> str:
-    """Do the step `preprocess`; see `run`."""
+    """Run the step `preprocess`; see `run`."""
     for name in ("worker.sdk_worker", "common"):
         logging.getLogger(f"apache_beam.runners.{name}").addFilter(_is_no_step_failure)
-    given = {"runner": parameters.runner, **dataflow_options(parameters)}
-    arguments = [*(f"--{name}={value}" for name, value in given.items()), *parameters.beam_options]
-    written = PreprocessParameters.from_mapping(parameters.to_json())
-    return run(ingested, output, written, arguments, parameters.reuse)
+    placement = {"runner": parameters.runner, **dataflow_options(parameters)}
+    arguments = [*(f"--{name}={value}" for name, value in placement.items()), *parameters.beam_options]
+    recorded = PreprocessParameters.from_mapping(parameters.to_json())
+    return run(ingested, output, recorded, arguments, parameters.reuse)
 
 
 def run(
@@ -56,7 +57,7 @@ def run(
         InvalidInputError: an input is not usable, or Beam does not know an option.
         StepFailedError: no image is left.
     """
-    # Imported here so that --help does not wait for them.
+    # Imported here, since --help does not need them.
     from captionflow.preprocess.captions import check_splits, summary
     from captionflow.preprocess.reuse import open_earlier
     from captionflow.preprocess.shards import Layout
@@ -71,16 +72,17 @@ def run(
     if reuse and resolve(reuse) == resolve(output):
         raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
     earlier = open_earlier(reuse, parameters) if reuse else None
-    is_here = works_here(beam_arguments)
-    writing = parameters, reuse and resolve(reuse), images if is_here and sys.stderr.isatty() else None
-    with ExitStack() as held:
+    is_here = runs_in_process(beam_arguments)
+    progress_total = images if is_here and sys.stderr.isatty() else None
+    start_workers = partial(ShardWorkers, parameters, reuse and resolve(reuse), progress_total)
+    with ExitStack() as resources:
         workers = None
         if is_here:
-            workers = ShardWorkers(*writing)  # which start while Beam is imported
-            held.callback(workers.close)
+            workers = start_workers()  # before Beam is imported, which takes seconds
+            resources.callback(workers.close)
         options = beam_options(beam_arguments)
         draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
-        _run(options, source, layout, draft, earlier, writing, workers)
+        _run(options, source, layout, draft, earlier, start_workers, workers)
     artifact = open_artifact(draft.uri, PREPROCESSED)
     for line in summary(artifact.manifest):
         _LOG.info("preprocess: %s", one_line(line))
@@ -93,7 +95,7 @@ def _run(
     layout: "Layout",
     draft: Draft,
     earlier: "EarlierArtifact | None",
-    writing: tuple[PreprocessParameters, str | None, int | None],
+    start_workers: "Callable[[], ShardWorkers]",
     workers: "ShardWorkers | None",
 ) -> None:
     import apache_beam as beam
@@ -101,32 +103,36 @@ def _run(
 
     from beam_jobs import transforms
 
-    parameters = writing[0]
+    parameters = PreprocessParameters.from_mapping(draft.parameters)
     captions = source.count("captions", "out")
     shared = Shared()
     if workers:
-        shared.acquire(lambda: workers)
+        shared.acquire(lambda: workers)  # so that Beam's threads find them, and start no others
     _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         records = pipeline | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}") | transforms.FilterCaptions(parameters)
         if earlier:
-            listed = pipeline | transforms.IndexEarlier(earlier)
-            records = (records, listed) | beam.Flatten()
+            records = (records, pipeline | transforms.IndexEarlier(earlier)) | beam.Flatten()
         (
             records
             | transforms.GroupByShard(layout)
-            | transforms.WriteShards(draft, shared, *writing)
+            | transforms.WriteShards(draft, start_workers, shared)
             | transforms.CommitManifest(draft, captions, earlier.artifact.parent if earlier else None)
         )
 
 
 @contextmanager
 def _step_failures_in_one_line() -> Iterator[None]:
-    """Find the StepFailedError of a worker, or the refusal of a Google API, in whatever error the runner made of it."""
+    """Raise a worker's StepFailedError, or what a Google API refused, again as a StepFailedError.
+
+    A worker's failure is found in a text: Beam hands it on as a traceback's (`InstructionResponse.error` of its Fn
+    API), and each runner raises an error of its own with that. No output or file can carry it instead: a worker fails
+    because its disk is full or its folder has another owner, and a bundle that gave a result would not be retried.
+    """
     try:
         yield
     except Exception as error:
-        # Those of Beam 2.71, which Cloud Composer has, and of 2.77.
+        # apitools: Beam 2.71, which Cloud Composer has; google.api_core: Beam 2.77.
         if type(error).__module__.startswith(("apitools.", "google.api_core.")):
             raise StepFailedError(f"Dataflow: {_refusal(error)}") from error
         found = re.search(r"StepFailedError: (.*?)(?: \[while running|$)", f"{type(error).__name__}: {error}", re.M)
@@ -145,6 +151,6 @@ def _refusal(error: Exception) -> str:
 
 
 def _is_no_step_failure(record: logging.LogRecord) -> bool:
-    """Whether Beam logs anything else than the traceback of what ends as one line."""
+    """Whether the record is no traceback of a StepFailedError, which is raised as one line."""
     kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
     return StepFailedError.__name__ not in f"{kind} {record.getMessage()}"

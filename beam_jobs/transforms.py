@@ -1,7 +1,7 @@
 """PTransforms of the preprocess job.
 
-Only caption records travel between them: an image is fetched, processed and written inside one
-call, so its bytes never cross a shuffle. Not for streaming input: a shard needs all its captions.
+Only caption records travel between them: an image is fetched, processed and written within one transform, so its bytes
+never cross a shuffle. Not for streaming input: a shard needs all its captions.
 """
 
 import re
@@ -17,7 +17,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from captionflow.core.draft import Draft
-from captionflow.core.manifest import FileInfo, Parent
+from captionflow.core.manifest import Parent
 from captionflow.core.uris import file_system
 from captionflow.preprocess import captions as preprocess
 from captionflow.preprocess import filters, reuse
@@ -63,7 +63,7 @@ class FilterCaptions(beam.PTransform[beam.PCollection[Record], beam.PCollection[
 
 
 class IndexEarlier(beam.PTransform[beam.Pipeline, beam.PCollection[Earlier]]):
-    """List what an earlier preprocessed artifact holds of each image, so that it need not be fetched again."""
+    """List the images of an earlier preprocessed artifact, so that they are not fetched again."""
 
     def __init__(self, earlier: EarlierArtifact) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class IndexEarlier(beam.PTransform[beam.Pipeline, beam.PCollection[Earlier]]):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Earlier]:
         """Nothing → Earlier."""
         files = pipeline | beam.Create(self._earlier.files) | beam.Reshuffle()
-        return files | beam.FlatMap(_index, self._earlier.artifact.uri)
+        return files | beam.FlatMap(reuse.index, self._earlier.artifact.uri)
 
 
 class GroupByShard(beam.PTransform[beam.PCollection[Record | Earlier], beam.PCollection[Shard]]):
-    """Bring everything known of a shard's images together: the job's one shuffle."""
+    """Group captions, Rejects and Earlier by shard: the job's one shuffle."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -91,24 +91,21 @@ class WriteShards(beam.PTransform[beam.PCollection[Shard], beam.PCollection[Shar
     """Make one Avro file and one file of Rejects for each shard.
 
     Args:
-        shared: Beam's handle of the process's ShardWorkers, which are made where there are none yet.
-        earlier: URI of the artifact that `IndexEarlier` listed.
-        total: number of images, to draw a progress bar in this process.
+        start_workers: starts the processes that write.
+        shared: Beam's handle of the ShardWorkers that all threads of a process share.
     """
 
-    def __init__(
-        self, draft: Draft, shared: Shared, parameters: PreprocessParameters, earlier: str | None, total: int | None
-    ) -> None:
+    def __init__(self, draft: Draft, start_workers: Callable[[], ShardWorkers], shared: Shared) -> None:
         super().__init__()
-        self._write = _WriteShards(draft, shared, partial(ShardWorkers, parameters, earlier, total))
+        self._do_fn = _WriteShards(draft, start_workers, shared)
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[ShardInfo]:
         """Shards → ShardInfo."""
-        return shards | beam.ParDo(self._write)
+        return shards | beam.ParDo(self._do_fn)
 
 
 class CommitManifest(beam.PTransform[beam.PCollection[ShardInfo], beam.PCollection[str]]):
-    """Gather what came of every shard and write the manifest, last of all."""
+    """Gather the ShardInfos and write the manifest, last of all."""
 
     def __init__(self, draft: Draft, captions: int, reused: Parent | None = None) -> None:
         super().__init__()
@@ -120,43 +117,39 @@ class CommitManifest(beam.PTransform[beam.PCollection[ShardInfo], beam.PCollecti
 
 
 class _WriteShards(beam.DoFn):
-    def __init__(self, draft: Draft, shared: Shared, start: Callable[[], ShardWorkers]) -> None:
-        self._draft, self._shared, self._start = draft, shared, start
+    def __init__(self, draft: Draft, start_workers: Callable[[], ShardWorkers], shared: Shared) -> None:
+        self._draft, self._start_workers, self._shared = draft, start_workers, shared
 
     def setup(self) -> None:
-        self._workers = self._shared.acquire(self._start)
+        self._workers = self._shared.acquire(self._start_workers)
 
     def start_bundle(self) -> None:
-        self._begun: deque[Future[ShardInfo | None]] = deque()
+        self._submitted: deque[Future[ShardInfo | None]] = deque()
 
     def process(self, shard: Shard) -> Iterator[ShardInfo]:
         key, packed = shard
         # A list, as the records may not outlive this call.
-        self._begun.append(self._workers.submit(ShardTask(self._draft, ShardKey(*key), list(packed))))
-        if len(self._begun) > self._workers.capacity:
-            yield from self._finish()
+        self._submitted.append(self._workers.submit(ShardTask(self._draft, ShardKey(*key), list(packed))))
+        if len(self._submitted) > self._workers.capacity:
+            yield from self._next_info()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        while self._begun:
-            for info in self._finish():
+        while self._submitted:
+            for info in self._next_info():
                 yield WindowedValue(info, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
-    def _finish(self) -> Iterator[ShardInfo]:
-        if info := self._begun.popleft().result():
-            for name, count in (info.counts | info.effort).items():
+    def _next_info(self) -> Iterator[ShardInfo]:
+        if info := self._submitted.popleft().result():
+            for name, count in (info.counts | info.run_counts).items():
                 Metrics.counter("preprocess", name).inc(count)
             for reason, count in info.rejected.items():
                 Metrics.counter("preprocess", f"rejected_{reason}").inc(count)
             yield info
 
 
-def _index(file: FileInfo, uri: str) -> list[Earlier]:
-    return reuse.index(uri, file)
-
-
 def _beam_path(uri: str) -> str:
     # Beam's local file system knows no file:// scheme; fsspec's path is what it wants.
     fs, path = file_system(uri)
     plain = path if "file" in fs.protocol else uri
-    # Beam takes a path for a pattern.
+    # Beam reads a path as a pattern.
     return re.sub(r"([*?[])", r"[\1]", plain)

@@ -111,18 +111,20 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         begin(str(tmp_path / "file" / "thing"), "thing", {}, [])
 
 
-def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
-    draft = begin(str(tmp_path / "thing"), "thing", {}, [])
+@pytest.mark.parametrize("root", ["{tmp}", "memory://halves"])
+def test_a_file_is_whole_or_absent(root: str, tmp_path: Path) -> None:
+    draft = begin(f"{root.format(tmp=tmp_path)}/thing", "thing", {}, [])
 
     def write_half() -> None:
         with draft.output("data.bin") as out:
             out.write(b"half")
+            assert draft.read("data.bin") is None
             raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError):
         write_half()
-    assert draft.read("data.bin") is None
-    assert names(tmp_path / "thing") == ["manifest.partial.json"]
+    fs, path = fsspec.url_to_fs(draft.uri)
+    assert fs.find(path) == [f"{path}/manifest.partial.json"]
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])

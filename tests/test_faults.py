@@ -17,7 +17,7 @@ import pytest
 from beam_jobs.preprocess import run
 from captionflow.core.artifact import open_artifact
 from captionflow.images.attempts import FetchError
-from captionflow.images.hosts import HostDownError, Hosts
+from captionflow.images.hosts import CircuitOpenError, Hosts
 from captionflow.preprocess.captions import summary
 from captionflow.preprocess.download import Downloader
 from captionflow.preprocess.parameters import PreprocessParameters
@@ -271,72 +271,72 @@ class Clock:
         return self.now
 
 
-def hosts(patience: int) -> tuple[Hosts, Clock]:
+def hosts(failure_threshold: int) -> tuple[Hosts, Clock]:
     clock = Clock()
-    return Hosts(concurrency=4, rate=0.0, patience=patience, clock=clock), clock
+    return Hosts(concurrency=4, rate=0.0, failure_threshold=failure_threshold, clock=clock), clock
 
 
-def visit(visited: Hosts, *, is_well: bool, name: str = "a") -> None:
-    with visited.visit(name):
-        visited.report(name, is_well=is_well)
+def request(limits: Hosts, *, succeeded: bool, name: str = "a") -> None:
+    with limits.slot(name):
+        limits.record(name, succeeded=succeeded)
 
 
-def is_resting(visited: Hosts, name: str = "a") -> bool:
+def is_open(limits: Hosts, name: str = "a") -> bool:
     try:
-        with visited.visit(name):
+        with limits.slot(name):
             return False
-    except HostDownError:
+    except CircuitOpenError:
         return True
 
 
-def test_a_host_rests_after_so_many_failures_in_a_row() -> None:
-    visited, _ = hosts(patience=3)
-    for is_well in (False, False, True, False, False):
-        visit(visited, is_well=is_well)
-    assert not is_resting(visited)
-    visit(visited, is_well=False)
-    assert is_resting(visited)
-    assert not is_resting(visited, "b")
+def test_so_many_failures_in_a_row_open_a_hosts_circuit() -> None:
+    limits, _ = hosts(failure_threshold=3)
+    for succeeded in (False, False, True, False, False):
+        request(limits, succeeded=succeeded)
+    assert not is_open(limits)
+    request(limits, succeeded=False)
+    assert is_open(limits)
+    assert not is_open(limits, "b")
 
 
-def test_after_its_rest_a_host_is_tried_once() -> None:
-    visited, clock = hosts(patience=1)
-    visit(visited, is_well=False)
+def test_an_open_circuit_lets_one_request_through_after_a_minute() -> None:
+    limits, clock = hosts(failure_threshold=1)
+    request(limits, succeeded=False)
     clock.now = 59.0
-    assert is_resting(visited)
+    assert is_open(limits)
     clock.now = 61.0
-    with visited.visit("a"):
-        assert is_resting(visited)
-        visited.report("a", is_well=False)
+    with limits.slot("a"):
+        assert is_open(limits)
+        limits.record("a", succeeded=False)
     clock.now = 120.0
-    assert is_resting(visited)
+    assert is_open(limits)
 
 
-def test_a_host_that_answers_again_is_forgiven() -> None:
-    visited, clock = hosts(patience=2)
+def test_a_request_that_succeeds_closes_the_circuit() -> None:
+    limits, clock = hosts(failure_threshold=2)
     for _ in range(2):
-        visit(visited, is_well=False)
+        request(limits, succeeded=False)
     clock.now = 61.0
-    with visited.visit("a"):
-        visited.report("a", is_well=True)
-        assert not is_resting(visited)
-    visit(visited, is_well=False)
-    assert not is_resting(visited)
+    with limits.slot("a"):
+        limits.record("a", succeeded=True)
+        assert not is_open(limits)
+    request(limits, succeeded=False)
+    assert not is_open(limits)
 
 
-def test_patience_may_have_no_end() -> None:
-    visited, _ = hosts(patience=0)
+def test_no_threshold_never_opens_a_circuit() -> None:
+    limits, _ = hosts(failure_threshold=0)
     for _ in range(100):
-        visit(visited, is_well=False)
+        request(limits, succeeded=False)
 
 
 def test_not_all_hosts_that_ever_failed_are_remembered() -> None:
-    visited, _ = hosts(patience=1)
+    limits, _ = hosts(failure_threshold=1)
     names = [str(i) for i in range(10_100)]
     for name in names:
-        visit(visited, is_well=False, name=name)
-    assert not is_resting(visited, names[0])
-    assert is_resting(visited, names[-1])
+        request(limits, succeeded=False, name=name)
+    assert not is_open(limits, names[0])
+    assert is_open(limits, names[-1])
 
 
 @pytest.mark.parametrize(

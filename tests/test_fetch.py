@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captionflow.images.attempts import Attempts, FetchError, RetryLater
+from captionflow.images.attempts import Attempts, FetchError, TransientError
 from captionflow.images.fetch import Fetcher
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.web.access import Prefix
@@ -24,8 +24,8 @@ def fetched(fetch: Fetcher, url: str) -> bytes:
         try:
             with fetch.fetch(attempts) as data:
                 return data
-        except RetryLater as later:
-            time.sleep(later.seconds)
+        except TransientError as transient:
+            time.sleep(transient.backoff)
 
 
 def failure(fetch: Fetcher, url: str) -> FetchError:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import apache_beam as beam
 import fastavro
 import psutil
 import pytest
+from apache_beam.utils.shared import Shared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +40,7 @@ from captionflow.preprocess.captions import parse
 from captionflow.preprocess.filters import apply_all, filter_license
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import Layout, ShardInfo
+from captionflow.preprocess.workers import ShardWorkers
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
 from tests.ingesting import CAPTION, ingest_records
@@ -264,7 +267,7 @@ def test_beam_counts_what_is_kept_and_rejected(small_sample: Path, tmp_path: Pat
     draft = begin(str(tmp_path / "out"), "preprocessed", settings.to_json(), [])
     with beam.Pipeline("FnApiRunner") as pipeline:
         shards = pipeline | beam.Create(records) | transforms.GroupByShard(Layout.plan(3, settings))
-        _ = shards | transforms.WriteShards(draft, settings, None, None)
+        _ = shards | transforms.WriteShards(draft, partial(ShardWorkers, settings), Shared())
     counters = pipeline.result.metrics().query()["counters"]
     counted = {counter.key.metric.name: counter.committed for counter in counters}
     assert counted["images_in"] == 3

@@ -6,7 +6,7 @@ from tests.settings_page import PAGE, page
 
 ROOT = PAGE.parents[1]
 # Of the command line, the containers, the installation and TFX’s plain DAG: no deployment of Airflow 3 sets them.
-OTHERS = re.compile("CAPTIONFLOW_(CODE_VERSION|CONTINUED_WITH_TFX|CSV|EPOCHS|KFP_.*)")
+OTHERS = re.compile("CAPTIONFLOW_(CONTINUED_WITH_TFX|CSV|EPOCHS|KFP_.*)")
 
 
 def test_its_tables_are_those_of_the_parameters() -> None:

@@ -1,4 +1,4 @@
-"""What everything stands on: errors, parameters, URIs, manifests, artifacts, records.
+"""What all other packages use: errors, parameters, URIs, manifests, artifacts, records.
 
 No step lives here. It imports nothing of ours, and of libraries fsspec, fastavro for shards and MLflow for tracking.
 """

@@ -1,6 +1,6 @@
-"""Artifacts that are real: a folder of files and a manifest, at any URI that `captionflow.core.uris` opens.
+"""Committed artifacts: a folder of files and a manifest, at any URI that `captionflow.core.uris` opens.
 
-`captionflow.core.draft` makes them. What is read here is held against the manifest.
+`captionflow.core.draft` makes them. What is read here is checked against the manifest.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _LARGEST_MANIFEST = 64 << 20
 
 
 class _CheckingReader(io.RawIOBase):
-    """Reads a file of an artifact forwards, and at its end holds what was read against the manifest."""
+    """Reads a file of an artifact forwards, and at its end checks what was read against the manifest."""
 
     def __init__(self, uri: str, expected: FileInfo, file: Any) -> None:
         super().__init__()
@@ -35,15 +35,15 @@ class _CheckingReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size: int = self._file.readinto(buffer)
         if not size and (self._bytes, self._digest.hexdigest()) != (self._expected.bytes, self._expected.sha256):
-            raise _changed(self._uri, self._expected.path)
+            raise _changed_file_error(self._uri, self._expected.path)
         self._digest.update(memoryview(buffer)[:size])
         self._bytes += size
-        if self._bytes > self._expected.bytes:  # It may have no end.
-            raise _changed(self._uri, self._expected.path)
+        if self._bytes > self._expected.bytes:  # A device, for one, has no end.
+            raise _changed_file_error(self._uri, self._expected.path)
         return size
 
 
-def _changed(uri: str, name: str) -> InvalidInputError:
+def _changed_file_error(uri: str, name: str) -> InvalidInputError:
     return InvalidInputError(f"{uri}/{name}: differs from its manifest; make the artifact again")
 
 
@@ -60,13 +60,13 @@ class Artifact:
         return Parent(self.manifest.kind, self.uri, self.manifest.sha256)
 
     def count(self, *names: str, default: int | None = None) -> int:
-        """Return the number that the manifest's counts hold under `names`, one within the other.
+        """Return a number of the manifest's counts; `names` are the keys that lead to it.
 
         Args:
-            default: what is counted when it is left out.
+            default: the number if the last key is missing.
 
         Raises:
-            InvalidInputError: they hold none there.
+            InvalidInputError: there is no number.
         """
         found: Any = self.manifest.counts
         for name in names:
@@ -86,7 +86,7 @@ class Artifact:
         """Open a file of the artifact for reading, forwards and to its end.
 
         Args:
-            check: hold what was read against the manifest once the end is reached; not needed twice.
+            check: compare what was read with the manifest at the end; not needed for a second reading.
 
         Raises:
             InvalidInputError: the file is missing, not in the manifest, or (while reading) not as the manifest says.
@@ -97,9 +97,9 @@ class Artifact:
         fs, root = file_system(self.uri)
         try:
             with store_errors(self.uri):
-                # What is no file, a pipe for one, may keep its reader waiting for ever.
+                # Opening a pipe, for one, would wait for ever.
                 if fs.info(f"{root}/{name}")["type"] != "file":
-                    raise _changed(self.uri, name)
+                    raise _changed_file_error(self.uri, name)
                 file = fs.open(f"{root}/{name}", "rb")
         except FileNotFoundError as error:
             raise InvalidInputError(f"{self.uri}/{name}: is missing; make the artifact again") from error
@@ -110,7 +110,7 @@ class Artifact:
 
     @contextmanager
     def parse(self, name: str, *, check: bool = True) -> Iterator[IO[bytes]]:
-        """As `open`, for a block that does nothing but read and parse: whatever it raises is the file's fault.
+        """As `open`, for a block that only reads and parses: whatever it raises means that the file was changed.
 
         Raises:
             InvalidInputError: as `open`, and when the block fails.
@@ -120,8 +120,8 @@ class Artifact:
                 yield file
         except (CaptionFlowError, MemoryError):
             raise
-        except Exception as error:  # Parsers raise anything on what was cut or changed.
-            raise _changed(self.uri, name) from error
+        except Exception as error:  # Parsers raise anything on a changed file.
+            raise _changed_file_error(self.uri, name) from error
 
     def read(self, name: str) -> bytes:
         """Return the whole content of a file; raises as `open`."""
@@ -129,7 +129,7 @@ class Artifact:
             return file.read()
 
     def verify(self, prefix: str = "") -> None:
-        """Read the files whose path starts with `prefix` and hold each against the manifest.
+        """Read the files whose path starts with `prefix` and check each against the manifest.
 
         Raises:
             InvalidInputError: a file is missing or has been changed; the message names it.
@@ -169,7 +169,7 @@ def open_artifact(uri: str, kind: str | None = None) -> Artifact:
 def _read_manifest(uri: str) -> bytes:
     fs, root = file_system(uri)
     found = _info(fs, f"{root}/{MANIFEST}")
-    # A pipe, for one, may keep its reader waiting for ever.
+    # Reading a pipe, for one, would wait for ever.
     if found.get("type") == "file":
         if found["size"] > _LARGEST_MANIFEST:
             raise InvalidInputError(
@@ -182,7 +182,7 @@ def _read_manifest(uri: str) -> bytes:
 
 
 def _info(fs: AbstractFileSystem, path: str) -> dict[str, Any]:
-    """Return fsspec's facts of a path, {} if nothing is there; unlike `isfile`, it hides no other error."""
+    """Return fsspec's `info` of a path, {} if nothing is there; unlike `isfile` it hides no other error."""
     try:
         return dict(fs.info(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
 """Artifacts being made: `begin`, the `Draft` that a step writes through, and `Draft.commit`, which makes them real.
 
-`commit` sweeps away whatever an earlier attempt left and writes `manifest.json` last; until then readers refuse the
-folder. Whoever begins last owns the folder: an earlier writer that is still at work finds a mark that is not its own,
-and ends.
+`commit` removes whatever an earlier attempt left and writes `manifest.json` last; until then readers refuse the folder.
+The draft that began last owns the folder: `manifest.partial.json` holds its token, and an earlier writer that finds
+another token than its own ends.
 """
 
 import fcntl
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import IO, Any
 
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from captionflow.core.code_version import code_version
@@ -26,7 +29,7 @@ from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import MANIFEST, FileInfo, Manifest, Parent
 from captionflow.core.uris import file_system, full_disk_errors, resolve, store_errors
 
-_DRAFT = "manifest.partial.json"
+_DRAFT_RECORD = "manifest.partial.json"
 # Seconds.
 _LOCK_SECONDS, _LOCK_PAUSE = 60.0, 0.02
 
@@ -37,7 +40,7 @@ def now() -> str:
 
 
 class HashingWriter(io.RawIOBase):
-    """A binary file being written, forwards only; `info` describes it."""
+    """A binary file that is written forwards; `info` describes it."""
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class HashingWriter(io.RawIOBase):
         self._digest, self._bytes = hashlib.sha256(), 0
 
     def writable(self) -> bool:
-        """True: writing is all it does."""
+        """Return True."""
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
@@ -66,10 +69,10 @@ def _new_token() -> str:
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact being made. Holds no open file, so that it travels to Beam workers.
+    """An artifact being made. It holds no open file, so that it can be pickled for Beam's workers.
 
-    What writes raises StepFailedError when the disk is full, and when the artifact was begun again meanwhile: `token`
-    tells one draft from another.
+    Every method that writes raises StepFailedError if the disk is full, or if another draft of the artifact has begun
+    since. `token` identifies the draft.
     """
 
     uri: str
@@ -82,7 +85,7 @@ class Draft:
 
     @contextmanager
     def output(self, name: str) -> Iterator[HashingWriter]:
-        """Write the file `name` under another name and move it into place when the block ends well."""
+        """Write the file `name`; it appears, whole, when the block ends without an error."""
         with self._new_file(name, self._owned) as writer:
             yield writer
 
@@ -101,7 +104,7 @@ class Draft:
             return None
 
     def holds(self, file: FileInfo) -> bool:
-        """Whether a file of the draft is there, of the size and with the content that `file` tells."""
+        """Whether the draft holds a file of the path, size and sha256 of `file`."""
         fs, root = file_system(self.uri)
         try:
             with fs.open(f"{root}/{file.path}", "rb") as content:
@@ -141,32 +144,30 @@ class Draft:
         content = manifest.to_json()
         with self._owned():
             self._check_sizes(manifest.files)
-            _sweep(self.uri, keep={_DRAFT, *(file.path for file in manifest.files)})
+            _sweep(self.uri, keep={_DRAFT_RECORD, *(file.path for file in manifest.files)})
             self._write(MANIFEST, content)
-            self._withdraw_unless_owned(content)
+            self._withdraw_if_lost(content)
             _sweep(self.uri, keep={MANIFEST, *(file.path for file in manifest.files)})
         return manifest
 
     @contextmanager
     def _new_file(self, name: str, guard: Callable[[], AbstractContextManager[None]]) -> Iterator[HashingWriter]:
-        """As `output`; `guard` is held while the file is moved."""
+        """As `output`; `guard` is held while the file appears."""
         fs, root = file_system(self.uri)
-        path, scratch = f"{root}/{name}", f"{root}/{name}.{uuid.uuid4().hex}.tmp"
-        try:
-            with full_disk_errors(f"{self.uri}/{name}"):
-                fs.makedirs(fs._parent(path), exist_ok=True)
-                with fs.open(scratch, "wb") as file:
-                    writer = HashingWriter(name, file)
-                    yield writer
-                with guard():
-                    fs.mv(scratch, path)
-        except BaseException:
-            with suppress(OSError):
-                fs.rm(scratch)
-            raise
+        path = f"{root}/{name}"
+        is_local = isinstance(fs, LocalFileSystem)
+        with full_disk_errors(path if is_local else gettempdir()), _scratch(fs, path) as scratch:
+            with scratch.open("wb") as file:
+                writer = HashingWriter(name, file)
+                yield writer
+            with guard():
+                if is_local:
+                    scratch.replace(path)
+                else:
+                    fs.put_file(str(scratch), path)
 
     def _write(self, name: str, data: bytes) -> None:
-        """Write a whole file, by whoever holds the folder."""
+        """Write a whole file, without asking who owns the folder."""
         with self._new_file(name, nullcontext) as out:
             out.write(data)
 
@@ -177,16 +178,16 @@ class Draft:
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
-        """Hold the folder during the block, if it is still ours."""
+        """Lock the folder during the block, if this draft still owns it."""
         with _locked(self.uri):
             if not self._is_owned():
-                raise self._taken_over()
+                raise self._lost_ownership()
             yield
 
     def _is_owned(self) -> bool:
-        return _parsed(self.read(_DRAFT)).get("token") == self.token
+        return _parsed(self.read(_DRAFT_RECORD)).get("token") == self.token
 
-    def _taken_over(self) -> StepFailedError:
+    def _lost_ownership(self) -> StepFailedError:
         return StepFailedError(f"{self.uri}: another run has begun to write here, so this one ends without a result")
 
     def _check_sizes(self, files: tuple[FileInfo, ...]) -> None:
@@ -196,12 +197,12 @@ class Draft:
             if sizes.get(file.path) != file.bytes:
                 raise StepFailedError(f"{self.uri}/{file.path}: was removed or changed before the artifact was whole")
 
-    def _withdraw_unless_owned(self, manifest: bytes) -> None:
-        # An object store knows no locks: another draft may have begun just before the manifest was written.
+    def _withdraw_if_lost(self, manifest: bytes) -> None:
+        # An object store has no locks: another draft may have begun just before the manifest was written.
         if not self._is_owned():
             if self.read(MANIFEST) == manifest:
                 self._remove(MANIFEST)
-            raise self._taken_over()
+            raise self._lost_ownership()
 
 
 def begin(
@@ -209,7 +210,7 @@ def begin(
 ) -> Draft:
     """Start to make the artifact at `uri`, replacing an earlier one or a half-made one of the same kind.
 
-    A draft that somebody else still writes there can no longer be committed.
+    A draft that another process still writes there can no longer be committed.
 
     Args:
         resume: keep the files of an unfinished attempt that had the same parameters, parents and code.
@@ -224,7 +225,7 @@ def begin(
     try:
         with store_errors(draft.uri):
             if fs.isfile(root):
-                raise _foreign(draft)
+                raise _not_ours(draft)
             fs.makedirs(root, exist_ok=True)
             with _locked(draft.uri):
                 _prepare(draft, resume)
@@ -235,41 +236,41 @@ def begin(
 
 def _prepare(draft: Draft, resume: bool) -> None:
     fs, root = file_system(draft.uri)
-    unfinished, mark = draft.read(_DRAFT), _mark(draft)
+    unfinished, record = draft.read(_DRAFT_RECORD), _draft_record(draft)
     names = {path.rpartition("/")[2] for path in fs.ls(root, detail=False)} if fs.isdir(root) else set()
-    # A start that was killed may leave the mark's scratch file and nothing else.
-    foreign = {name for name in names if not name.startswith(f"{_DRAFT}.")}
+    # A start that was killed may leave the record's scratch file and nothing else.
+    foreign = {name for name in names if not name.startswith(f"{_DRAFT_RECORD}.")}
     if foreign and _parsed(unfinished or draft.read(MANIFEST)).get("kind") != draft.kind:
-        raise _foreign(draft)
-    if resume and _identity(_parsed(unfinished)) == _identity(mark):
-        draft._write(_DRAFT, json.dumps(mark).encode())
+        raise _not_ours(draft)
+    if resume and _identity(_parsed(unfinished)) == _identity(record):
+        draft._write(_DRAFT_RECORD, json.dumps(record).encode())
         draft._remove(MANIFEST)
         _unlink_links(draft.uri, keep=set())
         return
-    # First the mark that this is ours and unfinished: killed at any point below, the next attempt knows it.
-    draft._write(_DRAFT, json.dumps({"kind": draft.kind, "token": draft.token}).encode())
+    # The kind comes first: if this start is killed below, the next one knows that the folder is ours.
+    draft._write(_DRAFT_RECORD, json.dumps({"kind": draft.kind, "token": draft.token}).encode())
     draft._remove(MANIFEST)
-    _sweep(draft.uri, keep={_DRAFT})
-    draft._write(_DRAFT, json.dumps(mark).encode())
+    _sweep(draft.uri, keep={_DRAFT_RECORD})
+    draft._write(_DRAFT_RECORD, json.dumps(record).encode())
 
 
-def _foreign(draft: Draft) -> InvalidInputError:
+def _not_ours(draft: Draft) -> InvalidInputError:
     return InvalidInputError(f"{draft.uri}: holds something that is not {draft.kind} data; choose an empty folder")
 
 
-def _mark(draft: Draft) -> dict[str, Any]:
+def _draft_record(draft: Draft) -> dict[str, Any]:
     parents = [asdict(parent) for parent in draft.parents]
     values = {"kind": draft.kind, "code": draft.code_version, "parameters": draft.parameters, "parents": parents}
     return {**values, "token": draft.token}
 
 
-def _identity(mark: dict[str, Any]) -> str:
-    """Return what two drafts of the same work share."""
-    return json.dumps({name: value for name, value in mark.items() if name != "token"}, sort_keys=True)
+def _identity(record: dict[str, Any]) -> str:
+    """Return what two drafts with the same inputs have in common."""
+    return json.dumps({name: value for name, value in record.items() if name != "token"}, sort_keys=True)
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:
-    """Return the object in a mark or a manifest; an empty one for what is none of ours."""
+    """Return the JSON object in a record or a manifest; {} if there is none."""
     try:
         values = json.loads(content or b"")
     except (ValueError, RecursionError):
@@ -278,8 +279,28 @@ def _parsed(content: bytes | None) -> dict[str, Any]:
 
 
 @contextmanager
+def _scratch(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
+    """Return where a file is written before it appears at `path`: beside it, or on this machine if that is a store.
+
+    A store shows an uploaded file whole or not at all. fsspec's own way, `open(autocommit=False)`, is none for every
+    store: Azure's and the memory's show what is half-written, and local files would move between disks.
+    """
+    if isinstance(fs, LocalFileSystem):
+        scratch = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+        finally:
+            with suppress(OSError):
+                scratch.unlink()
+    else:
+        with TemporaryDirectory() as folder:
+            yield Path(folder, posixpath.basename(path))  # stores take a file's content type from its name
+
+
+@contextmanager
 def _locked(uri: str) -> Iterator[None]:
-    """Keep other writers of this machine out of a local folder during the block."""
+    """Lock a local folder during the block, against other writers of this machine."""
     fs, root = file_system(uri)
     if not isinstance(fs, LocalFileSystem) or not fs.isdir(root):
         yield
@@ -298,7 +319,7 @@ def _lock(folder: int, uri: str) -> None:
         try:
             return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            # Ours are held for moments; but whoever may read the folder may hold one for ever.
+            # We hold it for moments; but any process that may read the folder may hold it for ever.
             if time.monotonic() > deadline:
                 raise StepFailedError(f"{uri}: another process keeps it locked; end that one or wait for it") from error
             time.sleep(_LOCK_PAUSE)
@@ -307,7 +328,7 @@ def _lock(folder: int, uri: str) -> None:
 
 
 def _unlink_links(uri: str, keep: set[str]) -> None:
-    """Remove symbolic links: what they lead to is none of ours."""
+    """Remove symbolic links: they lead out of the artifact."""
     fs, root = file_system(uri)
     if isinstance(fs, LocalFileSystem):
         for path in Path(root).rglob("*"):

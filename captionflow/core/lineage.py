@@ -14,9 +14,9 @@ _SHOWN = "shown above"
 
 @dataclass(frozen=True)
 class Node:
-    """A step of the lineage: what was recorded of it, the artifact if it is still there, its parents.
+    """An artifact in the lineage: what its child's manifest recorded, the artifact if it still exists, its parents.
 
-    Once in the tree: where more ways lead to an artifact, the others end in a node with a note alone.
+    An artifact appears once with its parents; its further nodes hold a note alone.
     """
 
     recorded: Parent
@@ -45,8 +45,8 @@ def lineage(uri: str) -> Node:
     """Follow the manifests from the artifact at `uri` to its sources.
 
     Raises:
-        InvalidInputError: `uri` is no artifact. A parent that is gone or changed is a note, not an error; what
-            a changed one was made from is not followed, since it is not what was used.
+        InvalidInputError: `uri` is no artifact. A parent that is gone or changed is a note, not an error; the
+            parents of a changed one are left out, since they are not those of the one that was used.
     """
     return _node(open_artifact(uri).parent, set(), 0)
 
@@ -74,7 +74,7 @@ def render(node: Node, *, times: bool = True) -> str:
     """Return the tree as text for a terminal: one block an artifact, its parents indented below.
 
     Args:
-        times: tell when each artifact was committed; without, equal work gives equal text.
+        times: show when each artifact was committed; without times, equal work gives equal text.
     """
     return "\n".join(map(one_line, _lines(node, "", times)))
 

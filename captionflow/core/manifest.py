@@ -1,4 +1,4 @@
-"""The manifest: what an artifact says of itself, in `manifest.json`."""
+"""The manifest of an artifact, `manifest.json`: what it holds and what it was made from."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says.
+    """The content of `manifest.json`.
 
     `run` holds what differs between two equal runs (times, speed); `sha256` covers everything else, so equal work has
     equal digests.

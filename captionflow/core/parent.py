@@ -1,4 +1,4 @@
-"""For a process that must not outlive the one that started it, even if that is killed."""
+"""End a process when its parent ends, even if the parent is killed."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ import psutil
 def end_with_parent() -> None:
     """Kill this process and all it has started within about a second of the parent's end.
 
-    It polls: only Linux can signal a parent's end, and does so as soon as the thread that started the child ends.
+    It polls, since Linux alone has a signal for it, which comes as soon as the parent's thread that started us ends.
     """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 

@@ -15,7 +15,7 @@ class Progress:
     """Counts images as they are done; safe to share between threads.
 
     Args:
-        total: draw a bar that ends here; None writes to the log instead.
+        total: images in all, to draw a bar; None writes to the log instead.
     """
 
     def __init__(self, total: int | None = None) -> None:
@@ -31,7 +31,7 @@ class Progress:
             self._seen += seen
             self._kept += kept
             if self._total is not None:
-                # Drawn once there is something to show, below what was said at the start.
+                # Drawn with the first image, below the log of the start.
                 self._bar = self._bar or tqdm(total=self._total, unit="image", desc="preprocess")
                 self._bar.update(seen)
                 return
@@ -41,12 +41,7 @@ class Progress:
                 _LOG.info("%d images, %d kept, %.0f images/s", self._seen, self._kept, rate)
                 self._last_seen, self._last_at = self._seen, self._last_at + seconds
 
-    def tell(self, message: str, *values: object) -> None:
-        """Log a detail, for which a bar leaves no room."""
-        if self._total is None:
-            _LOG.info(message, *values)
-
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop drawing the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -12,7 +12,7 @@ INT64 = range(-(2**63), 2**63)
 
 
 def unforeseeable(id_: int) -> bytes:
-    """Return a key for an id whose hash nobody can foresee: integers can be chosen to collide in a dict or a set."""
+    """Return a dict key for an id. Its hash is secret: integers could be chosen to collide in a dict or a set."""
     return id_.to_bytes(8, "little", signed=True)
 
 
@@ -84,7 +84,7 @@ TEXTS = tuple(field.name for field in fields(ImageCaption) if field.type is str)
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """An element that was dropped: where, why, and whether trying again could help."""
+    """A dropped caption: at which stage, why, and whether another run may keep it."""
 
     stage: str
     reason: str

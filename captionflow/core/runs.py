@@ -6,7 +6,7 @@ PIPELINE = "image_captioning"
 """Name of the main job, which is also the folder of its runs below the artifact root."""
 
 INPUTS = "{inputs}"
-"""Stands in a run's id for a digest of what the step was asked to do."""
+"""In a run's id this is replaced by a digest of the step's inputs and parameters."""
 
 ARTIFACT_ROOT_MEANING = "Folder or bucket under which all artifacts are kept."
 
@@ -19,7 +19,7 @@ def artifact_uri(root: str, pipeline: str, run_id: str, kind: str) -> str:
     """
     if not root or root.rstrip("/").endswith(":"):
         raise InvalidInputError(f"the artifact root {root!r} is empty; name a folder or a bucket")
-    # `::` would chain file systems.
+    # fsspec chains file systems at `::`.
     if "::" in run_id or {"%", "\0"} & {*run_id} or {"", ".", ".."} & {*run_id.split("/")}:
         raise InvalidInputError(
             f"the run's id {run_id!r} cannot be a folder's name: leave out '..', '.', '//', '::', '%' and nulls"

@@ -1,4 +1,4 @@
-"""What a run of the main job left behind, in a few lines."""
+"""The summary of a run of the main job, in a few lines."""
 
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
@@ -16,7 +16,7 @@ def summary(run: str) -> str:
             artifact = open_artifact(uri, kind)
         except InvalidInputError:
             return "\n".join([f"state         failed: there is no {kind} artifact", *map(one_line, lines)])
-        lines.append(f"{kind:<13} {uri}  ({_gist(artifact)})")
+        lines.append(f"{kind:<13} {uri}  ({_describe(artifact)})")
         if kind == EVALUATION:
             lines += [f"{name:<13} {value:.3f}" for name, value in artifact.manifest.metrics.items()]
             lines += [
@@ -25,12 +25,12 @@ def summary(run: str) -> str:
     return "\n".join(["state         success", *map(one_line, lines)])
 
 
-def _gist(artifact: Artifact) -> str:
+def _describe(artifact: Artifact) -> str:
     count = artifact.count
     if artifact.manifest.kind == EVALUATION:
         return f"{count('images')} test images"
     if artifact.manifest.kind == MODEL:
-        ended = artifact.manifest.counts.get("stopped_by", "epochs")  # older models do not say
+        ended = artifact.manifest.counts.get("stopped_by", "epochs")  # which older models lack
         note = "" if ended in ("epochs", "patience") else f"; {ended}"
         return f"{count('epochs')} epochs, best {count('best_epoch')}, {count('weights'):,} weights{note}"
     if artifact.manifest.kind in (INGESTED, PREPROCESSED):

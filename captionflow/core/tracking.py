@@ -1,7 +1,7 @@
-"""MLflow beside the manifests: what a step was asked to do, how it goes, and what came of it.
+"""MLflow tracking of a step: its parameters, its metrics as it runs, and its artifact.
 
-Where MLFLOW_TRACKING_URI is not set nothing is tracked. The manifests stay the source of truth: a tracking
-server that fails is told of in a warning, and the step goes on without it.
+Without MLFLOW_TRACKING_URI nothing is tracked. The manifests are the source of truth: where the tracking server fails,
+a warning is logged and the step goes on without it.
 """
 
 import json
@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 NOTE = "mlflow"
 """Under this name a manifest's `run` section holds `experiment_id` and `run_id`."""
 
-# MLflow's own defaults hold a training up for minutes when its server is away, and report its use.
+# With MLflow's defaults an absent server delays training for minutes, and usage is reported.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -35,7 +35,7 @@ _DIGEST_LENGTH = 36
 
 
 class Tracking:
-    """A step's run in MLflow, or none; no method raises for MLflow's sake."""
+    """A step's run in MLflow, or none; no method raises what MLflow raises."""
 
     def __init__(self) -> None:
         self._client: Any = None
@@ -43,16 +43,16 @@ class Tracking:
         self.note: dict[str, dict[str, str]] = {}
 
     def start(self, draft: Draft, earlier: Mapping[str, Any] | None) -> None:
-        """Begin a run, or go on with the one that made a parent and has no scores yet."""
-        with self._forgiven():
+        """Start a run, or continue the one that made a parent and has no scores yet."""
+        with self._errors_as_warnings():
             self._client = _client()
-            run = self._unscored(earlier, draft) or self._client.create_run(
+            run = self._earlier_run(earlier, draft) or self._client.create_run(
                 _experiment(self._client), run_name=draft.uri.split("/")[-2]
             )
             self.note = {NOTE: {"experiment_id": run.info.experiment_id, "run_id": run.info.run_id}}
-            self._tell(draft)
+            self._log_inputs(draft)
 
-    def _unscored(self, earlier: Mapping[str, Any] | None, draft: Draft) -> Any:
+    def _earlier_run(self, earlier: Mapping[str, Any] | None, draft: Draft) -> Any:
         from mlflow.exceptions import MlflowException
 
         if not earlier:
@@ -65,10 +65,10 @@ class Tracking:
             return None  # the model was tracked elsewhere
         tags, parents = run.data.tags, {parent.uri for parent in draft.parents}
         is_open = run.info.lifecycle_stage == "active" and f"{EVALUATION}_uri" not in tags
-        # A manifest may name any run; its own model's is the one that knows the model's URI.
+        # A manifest may name any run; only the model's own has the tag of the model's URI.
         return run if is_open and tags.get(f"{MODEL}_uri") in parents else None
 
-    def _tell(self, draft: Draft) -> None:
+    def _log_inputs(self, draft: Draft) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         self._call(
@@ -86,9 +86,9 @@ class Tracking:
         self._call("log_inputs", datasets=datasets)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log figures of one epoch, or of the whole."""
+        """Log metrics: of one epoch by its `step`, or of the whole."""
         for name, value in values.items():
-            with self._forgiven():
+            with self._errors_as_warnings():
                 self._call("log_metric", key=name, value=value, step=step)
 
     def result(self, uri: str, manifest: Manifest) -> None:
@@ -96,7 +96,7 @@ class Tracking:
         if self._client is None:
             return
         self.metrics(manifest.metrics)
-        with self._forgiven(), TemporaryDirectory() as folder:
+        with self._errors_as_warnings(), TemporaryDirectory() as folder:
             self._call("set_tag", key=f"{manifest.kind}_uri", value=uri)
             artifact = open_artifact(uri)
             for file in manifest.files:
@@ -108,7 +108,7 @@ class Tracking:
     def end(self, status: str) -> None:
         """Close the run as FINISHED or FAILED, whatever failed on the way."""
         self._failed = False
-        with self._forgiven():
+        with self._errors_as_warnings():
             self._call("set_terminated", status=status)
 
     def _call(self, method: str, **arguments: Any) -> None:
@@ -116,7 +116,7 @@ class Tracking:
             getattr(self._client, method)(self.note[NOTE]["run_id"], **arguments)
 
     @contextmanager
-    def _forgiven(self) -> Iterator[None]:
+    def _errors_as_warnings(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -130,7 +130,7 @@ def track(draft: Draft, earlier: Mapping[str, Any] | None = None) -> Iterator[Tr
     """Track the making of an artifact while the block lasts.
 
     Args:
-        earlier: what the `run` section of a parent's manifest notes under NOTE, to go on with its run.
+        earlier: the value of NOTE in the `run` section of a parent's manifest, to continue its run.
     """
     tracking = Tracking()
     if os.environ.get("MLFLOW_TRACKING_URI"):
@@ -144,9 +144,9 @@ def track(draft: Draft, earlier: Mapping[str, Any] | None = None) -> Iterator[Tr
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says; where the server's URI may hold a password, which clients repeat, only its type."""
+    """Return an error's message; only its type where the server's URI, which clients repeat, may hold a password."""
     if {"@", "?"} & {*os.environ["MLFLOW_TRACKING_URI"]}:
-        return f"{type(error).__name__} (no more is told, since MLFLOW_TRACKING_URI may hold a password)"
+        return f"{type(error).__name__} (its text is left out, since MLFLOW_TRACKING_URI may hold a password)"
     return str(error).strip().partition("\n")[0]
 
 
@@ -168,7 +168,7 @@ def _experiment(client: Any) -> str:
 
 
 def _artifact_location(tracking_uri: str) -> str | None:
-    """Return where files go: beside a SQLite database, not into the working folder; a server knows for itself."""
+    """Return where files go: beside a SQLite database, not into the working folder; a server decides itself."""
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return str(Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts")

@@ -1,9 +1,9 @@
 """URIs: which ones are opened, in what form they are written down, and the file system that holds one.
 
-Whoever names an artifact, a source or a picture chooses a place and nothing else. fsspec by itself does more: some of
-its file systems run templates or unpack pickles that they find (`reference`, for one), and `::` chains one to another.
-So only the schemes below are opened, and never a chain. `http` and `https` are not among them: what comes from the web
-is fetched by `captionflow.images.fetch` and `captionflow.sources.download`, with their bounds.
+A URI names a place and must do nothing else. Some of fsspec's file systems do more: `reference`, for one, runs
+templates, others load pickles, and `::` chains one to another. So only the schemes below are opened, and never a chain.
+`http` and `https` are not among them: `captionflow.images.fetch` and `captionflow.sources.download` fetch from the web,
+within limits.
 """
 
 import errno
@@ -20,10 +20,10 @@ from fsspec.implementations.local import LocalFileSystem
 from captionflow.core.errors import CaptionFlowError, InvalidInputError, StepFailedError, StoreError
 
 SCHEMES = ("file", "gs", "s3", "abfs", "az")
-"""What every deployment opens, beside plain paths."""
+"""The schemes that every deployment opens, beside plain paths."""
 
-ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""What a store says of a path; other errors of a store are its own, and may be gone the next time."""
+PATH_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""A store's errors about a path; its other errors are about the store, and may not occur again."""
 
 SCHEMES_VARIABLE = "CAPTIONFLOW_URI_SCHEMES"
 """The environment variable by which a deployment opens more of fsspec's schemes, with commas between them."""
@@ -47,8 +47,8 @@ def resolve(uri: str) -> str:
     """Return `uri` in the one form used in manifests: absolute if local, no trailing slash.
 
     Raises:
-        InvalidInputError: it names no bucket, is no UTF-8, holds a null character, or goes round in circles through
-            symbolic links.
+        InvalidInputError: it names no bucket, is no UTF-8, holds a null character, or its symbolic links form a
+            loop.
     """
     try:
         uri.encode()
@@ -68,14 +68,14 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system that holds `uri` and the path within it.
 
     Raises:
-        InvalidInputError: the URI's scheme is not open, it chains file systems, it holds a control character, or what
-            reads the scheme is not installed.
+        InvalidInputError: the URI's scheme is not open, it chains file systems, it holds a control character, or the
+            scheme's package is not installed.
     """
-    # Tabs and line feeds are dropped by those who parse URLs, and `.<tab>.` becomes `..`.
+    # URL parsers drop tabs and line feeds, and `.<tab>.` becomes `..`.
     if _CHAIN in uri or "\0" in uri or (not is_local(uri) and _CONTROL.search(uri)):
         raise InvalidInputError(f"{uri!r}: holds {_CHAIN!r} or a control character; give a plain path or URI")
     if is_local(uri):
-        # Not by way of fsspec's parsing, to which some paths look like URIs.
+        # Without fsspec's parsing, which takes some paths for URIs.
         return LocalFileSystem(), str(Path(local_path(uri)).expanduser().absolute())
     scheme = uri.partition("://")[0]
     if scheme not in _open_schemes():
@@ -92,30 +92,30 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn what an object store's client raises of its own into one line; each has errors of its own.
+    """Turn whatever an object store's client raises, each in classes of its own, into one line.
 
     Raises:
         StoreError: the store refused or could not be reached.
     """
     try:
         yield
-    except (CaptionFlowError, MemoryError, RecursionError, *ANSWERS):
+    except (CaptionFlowError, MemoryError, RecursionError, *PATH_ERRORS):
         raise
     except Exception as error:
         if is_local(uri) and isinstance(error, OSError):
             raise
-        said = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise StoreError(
-            f"{uri}: cannot be reached: {said}; check the address, the credentials and their rights"
+            f"{uri}: cannot be reached: {reason}; check the address, the credentials and their rights"
         ) from error
 
 
 @contextmanager
 def full_disk_errors(uri: str) -> Iterator[None]:
-    """Turn what the system says of a full disk into one line.
+    """Turn the error of a full disk into one line.
 
     Args:
-        uri: what is written, which the message names.
+        uri: the file that is written, for the message.
 
     Raises:
         StepFailedError: the disk is full.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from captionflow.images.parameters import ImageParameters
 
-# What a server says for a reason may be of any length, and is kept for each caption.
+# A server's reason may be of any length, and a Reject holds it for each caption.
 _LONGEST_DETAIL = 500
 # Seconds.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 10.0
@@ -23,44 +23,51 @@ class FetchError(Exception):
         self.reason, self.retryable, self.retry_after = reason, retryable, retry_after
 
 
-class RetryLater(Exception):  # noqa: N818 - not an error but what to do next
-    """An attempt failed in passing; the next one should begin in so many `seconds`."""
+class TransientError(Exception):
+    """An attempt failed and another may help: begin it after `backoff` seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"again in {seconds:.1f} s")
-        self.seconds = seconds
+    def __init__(self, backoff: float) -> None:
+        super().__init__(f"again in {backoff:.1f} s")
+        self.backoff = backoff
 
 
 @dataclass
 class Attempts:
-    """The attempts at one image: how many there were, and when all of them, and the present one, must be over."""
+    """The attempts at one image: their number, the deadline of all of them and that of the present one.
+
+    A thread is given back between two attempts, so the waiting is done by who calls, not here by a retry library.
+    Times are those of `time.monotonic`.
+    """
 
     url: str
-    made: int = 0
-    due: float | None = None
+    number: int = 0
+    next_at: float | None = None
     last_deadline: float = 0.0
     deadline: float = 0.0
 
     def begin(self, parameters: ImageParameters) -> None:
-        """Begin the next one. Having waited for a thread is no fault of the image."""
+        """Begin the next attempt. The time it waited for a free thread is not counted."""
         now = time.monotonic()
-        if self.due is None:
+        if self.next_at is None:
             self.last_deadline = now + parameters.fetch_total_timeout
         else:
-            self.last_deadline += now - self.due
+            self.last_deadline += now - self.next_at
         self.deadline = min(self.last_deadline, now + parameters.fetch_timeout)
-        self.made += 1
+        self.number += 1
 
-    def put_off(self, seconds: float) -> None:
-        """Begin to count later."""
+    def extend(self, seconds: float) -> None:
+        """Move the deadlines by the time that an attempt has waited for its turn."""
         self.last_deadline += seconds
         self.deadline += seconds
 
-    def retry_later(self, error: FetchError, retries: int) -> RetryLater | None:
-        """Return when to try again after a failure, with full jitter unless the server said when; None for never."""
-        longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** (self.made - 1))
-        wait = random.uniform(0, longest) if error.retry_after is None else error.retry_after
-        self.due = time.monotonic() + wait
-        if not error.retryable or self.made > retries or self.due >= self.last_deadline:
+    def transient_error(self, error: FetchError, retries: int) -> TransientError | None:
+        """Return with which backoff to try again after `error`; None if no further attempt is due.
+
+        The backoff is the server's Retry-After, or else exponential with full jitter.
+        """
+        longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** (self.number - 1))
+        backoff = random.uniform(0, longest) if error.retry_after is None else error.retry_after
+        self.next_at = time.monotonic() + backoff
+        if not error.retryable or self.number > retries or self.next_at >= self.last_deadline:
             return None
-        return RetryLater(wait)
+        return TransientError(backoff)

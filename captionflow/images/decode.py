@@ -16,13 +16,13 @@ from captionflow.images.parameters import ImageParameters
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 _BACKGROUND = (255, 255, 255)
 _MEGAPIXEL = 1_000_000
-# Broken metadata is the web's daily bread and not worth a line in the log each.
+# Broken metadata is too frequent for a line in the log each.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# With so many pixels for one of the target's, a narrow filter averages enough of them; with fewer, a wide one is cheap.
+# From this many source pixels for one of the target a narrow filter averages enough; below, a wide one is cheap.
 _NARROW_FILTER_FROM = 1.75
 
-# By the number that EXIF gives to how a picture was held.
-_TURNS = {
+# EXIF orientation → what turns the picture upright.
+_EXIF_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -57,7 +57,7 @@ class StoredImage:
 
 
 def is_stored_form(data: bytes, parameters: ImageParameters) -> bool:
-    """Whether `data` begins, or for a tensor is as long, as what `encode` makes."""
+    """Whether `data` has the signature, or for a tensor the length, of what `encode` returns."""
     form = IMAGE_FORMATS[parameters.image_format]
     if form.pillow is None:
         return len(data) == 3 * parameters.image_size**2
@@ -65,7 +65,7 @@ def is_stored_form(data: bytes, parameters: ImageParameters) -> bool:
 
 
 def load_decoders() -> None:
-    """Import now what Pillow imports when it meets a picture that needs it: there may be no opening of files later."""
+    """Import now the decoders that Pillow imports on demand: a confined process can open no file."""
     Image.preinit()
     for name in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin", "ImageCms", "ImageColor", "ImagePalette"):
         import_module(f"PIL.{name}")
@@ -75,7 +75,7 @@ def load_decoders() -> None:
 
 
 def process(data: bytes, parameters: ImageParameters) -> StoredImage:
-    """Decode, orient, resize and encode one picture; the first frame if it moves.
+    """Decode, orient, resize and encode one picture; the first frame of an animation.
 
     Raises:
         ImageError: `not_an_image`, `markup`, `too_many_pixels`, `truncated_image` or `corrupt_image`.
@@ -93,7 +93,7 @@ def process(data: bytes, parameters: ImageParameters) -> StoredImage:
 
 @contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture; whatever Pillow says about it in the block becomes an ImageError."""
+    """Open a picture; whatever Pillow raises on it in the block becomes an ImageError."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
@@ -127,10 +127,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
     try:
-        turn = _TURNS.get(original.getexif().get(0x0112, 1))
-    except Exception:  # Broken metadata, which is no reason to lose the picture.
+        transpose = _EXIF_TRANSPOSES.get(original.getexif().get(0x0112, 1))
+    except Exception:  # Broken metadata does not make the picture unusable.
         return image
-    return image.transpose(turn) if turn is not None else image
+    return image.transpose(transpose) if transpose is not None else image
 
 
 def _frame(size: tuple[int, int], side: int, mode: str) -> tuple[Box, tuple[int, int]]:

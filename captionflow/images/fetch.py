@@ -1,4 +1,4 @@
-"""Fetch an image by its URL: politely, within bounds of time and size, and only where access is open."""
+"""Fetch an image by its URL: within limits for each host, of time and of size, and only where access is open."""
 
 import email.utils
 import http.client
@@ -19,18 +19,18 @@ from urllib3.util import Timeout, Url
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.uris import file_system, is_local
 from captionflow.images.attempts import Attempts, FetchError
-from captionflow.images.hosts import HostDownError, Hosts
+from captionflow.images.hosts import CircuitOpenError, Hosts
 from captionflow.images.memory import MemoryBudget
 from captionflow.images.parameters import ImageParameters
 from captionflow.web.access import WEB_SCHEMES, Access, NotPublicError, real_path
-from captionflow.web.client import MAX_REDIRECTS, Web, parse, redirected
+from captionflow.web.client import MAX_REDIRECTS, Web, parse, redirect_target
 
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MEGABYTE = 1_000_000
-_PACKED = ("gzip", "x-gzip", "deflate")
-# What is larger than this waits for a share of the room, so that memory stays bounded.
+_COMPRESSIONS = ("gzip", "x-gzip", "deflate")
+# A larger image waits until enough of what all large images share is free, so that memory stays bounded.
 _LARGE = 2 * _MEGABYTE
-_ROOM = 200 * _MEGABYTE
+_LARGE_IMAGES_BYTES = 200 * _MEGABYTE
 _LONGEST_RETRY_AFTER = 30.0  # seconds
 
 
@@ -42,7 +42,7 @@ class Fetcher:
         self._access = Access.of(parameters)
         self._hosts = Hosts(parameters.host_concurrency, parameters.host_rate, parameters.host_failures)
         self._max_bytes = parameters.max_image_megabytes * _MEGABYTE
-        self._room = MemoryBudget(_ROOM)
+        self._large_images = MemoryBudget(_LARGE_IMAGES_BYTES)
         headers = {"User-Agent": parameters.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
         self._web = Web(self._access, headers, connections=parameters.host_concurrency)
 
@@ -51,28 +51,28 @@ class Fetcher:
         """Make the next attempt at an image, and give its bytes to the block.
 
         Raises:
-            RetryLater: they may be had later; call again then.
-            FetchError: they cannot or may not be had.
+            TransientError: call again after its backoff.
+            FetchError: the image cannot or may not be fetched.
         """
-        with ExitStack() as held:
+        with ExitStack() as resources:
             attempts.begin(self._parameters)
             try:
-                data = self._attempt(attempts, held)
-            except HostDownError as error:
-                # It will rest for longer than another attempt could wait.
+                data = self._attempt(attempts, resources)
+            except CircuitOpenError as error:
+                # The circuit stays open for longer than another attempt could wait.
                 raise FetchError("host_down", str(error), retryable=True) from error
             except FetchError as error:
-                if later := attempts.retry_later(error, self._parameters.fetch_retries):
-                    raise later from error
+                if transient := attempts.transient_error(error, self._parameters.fetch_retries):
+                    raise transient from error
                 raise
             yield data
 
-    def _attempt(self, attempts: Attempts, held: ExitStack) -> bytes:
+    def _attempt(self, attempts: Attempts, resources: ExitStack) -> bytes:
         try:
             if urlsplit(attempts.url).scheme in WEB_SCHEMES:
-                return self._follow(attempts, held)
-            return self._bounded(self._read_file(attempts.url, held))
-        except (FetchError, HostDownError, MemoryError):
+                return self._follow(attempts, resources)
+            return self._checked_size(self._read_file(attempts.url, resources))
+        except (FetchError, CircuitOpenError, MemoryError):
             raise
         except NotPublicError as error:
             raise FetchError("url_not_allowed", str(error)) from error
@@ -81,59 +81,59 @@ class Fetcher:
         except Exception as error:  # Each object store's client has errors of its own.
             raise _unreadable(error) from error
 
-    def _read_file(self, url: str, held: ExitStack) -> bytes:
+    def _read_file(self, url: str, resources: ExitStack) -> bytes:
         if not self._access.is_open(url):
             scheme = urlsplit(url).scheme or "local"
             raise FetchError("url_not_allowed", f"{scheme} URL outside --allow-url-prefix")
         fs, path = file_system(real_path(url) if is_local(url) else url)
         try:
-            # What is no file, a pipe for one, may keep its reader waiting for ever.
+            # Opening a pipe, for one, would wait for ever.
             if is_local(url) and not Path(path).is_file():
                 raise FileNotFoundError
             with fs.open(path, "rb") as file:
-                return self._read_up(file.read, getattr(file, "size", None), held)
+                return self._read_bounded(file.read, getattr(file, "size", None), resources)
         except FileNotFoundError as error:
             raise FetchError("not_found", "no such file") from error
-        except ValueError as error:  # An odd answer is no fault of the URL.
+        except ValueError as error:  # of what the store answered, not of the URL
             raise _unreadable(error) from error
 
-    def _follow(self, attempts: Attempts, held: ExitStack) -> bytes:
+    def _follow(self, attempts: Attempts, resources: ExitStack) -> bytes:
         """Fetch over HTTP, through redirects."""
         url = attempts.url
         for _ in range(MAX_REDIRECTS + 1):
-            body, location = self._visit(url, attempts, held)
+            body, location = self._get(url, attempts, resources)
             if location is None:
                 return body
-            url = redirected(url, location)
+            url = redirect_target(url, location)
         raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
 
-    def _visit(self, url: str, attempts: Attempts, held: ExitStack) -> tuple[bytes, str | None]:
+    def _get(self, url: str, attempts: Attempts, resources: ExitStack) -> tuple[bytes, str | None]:
         """Make one request; returns the body, or where to go instead."""
         target = parse(url)
         host = target.netloc or ""
-        came = time.monotonic()
-        with self._hosts.visit(host):
-            # Having to wait for its turn is no fault of the image, nor of the host.
-            attempts.put_off(time.monotonic() - came)
+        asked_at = time.monotonic()
+        with self._hosts.slot(host):
+            # The time it waited for a slot is not counted.
+            attempts.extend(time.monotonic() - asked_at)
             try:
-                result = self._exchange(target, attempts.deadline, held)
+                result = self._body_or_redirect(target, attempts.deadline, resources)
             except FetchError as error:
-                self._hosts.report(host, is_well=not error.retryable)
+                self._hosts.record(host, succeeded=not error.retryable)
                 raise
-            self._hosts.report(host, is_well=True)
+            self._hosts.record(host, succeeded=True)
             return result
 
-    def _exchange(self, target: Url, deadline: float, held: ExitStack) -> tuple[bytes, str | None]:
+    def _body_or_redirect(self, target: Url, deadline: float, resources: ExitStack) -> tuple[bytes, str | None]:
         response = self._request(target, deadline)
         try:
             if location := response.get_redirect_location():
                 return b"", location
-            self._check(response)
+            self._check_headers(response)
             encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-            data = self._read(response, encoding, held)
-            return self._bounded(self._decoded(data, encoding, held)), None
+            data = self._read(response, encoding, resources)
+            return self._checked_size(self._decompressed(data, encoding, resources)), None
         finally:
-            # What was not read to its end must not be found by the connection's next user.
+            # The next request on the connection must not read the rest of this body.
             response.close()
             response.release_conn()
 
@@ -150,54 +150,58 @@ class Fetcher:
         except (HTTPError, http.client.HTTPException) as error:
             raise FetchError("connection_failed", str(error), retryable=True) from error
 
-    def _check(self, response: urllib3.BaseHTTPResponse) -> None:
+    def _check_headers(self, response: urllib3.BaseHTTPResponse) -> None:
         if response.status != HTTPStatus.OK:
             retryable = response.status in _RETRY_STATUSES
             wait = _retry_after(response.headers.get("Retry-After", "")) if retryable else None
             raise FetchError(f"http_{response.status}", response.reason or "", retryable=retryable, retry_after=wait)
-        if self._parameters.x_robots_tag == "respect" and _forbids_learning(response.headers.get("X-Robots-Tag", "")):
+        if self._parameters.x_robots_tag == "respect" and _forbids_training(response.headers.get("X-Robots-Tag", "")):
             raise FetchError("robots_tag", "X-Robots-Tag asks not to use the image for machine learning")
 
-    def _read(self, response: urllib3.BaseHTTPResponse, encoding: str, held: ExitStack) -> bytes:
-        length = None if encoding in _PACKED else response.length_remaining
+    def _read(self, response: urllib3.BaseHTTPResponse, encoding: str, resources: ExitStack) -> bytes:
+        length = None if encoding in _COMPRESSIONS else response.length_remaining
         try:
-            return self._read_up(partial(response.read, decode_content=False), length, held)
+            return self._read_bounded(partial(response.read, decode_content=False), length, resources)
         except HTTPTimeoutError as error:
             raise FetchError("timeout", "the body came too slowly", retryable=True) from error
         except (HTTPError, ValueError) as error:  # a chunk's size may be negative
             raise FetchError("body_broke_off", str(error), retryable=True) from error
 
-    def _read_up(self, read: Callable[[int], bytes], length: int | None, held: ExitStack) -> bytes:
-        """Read to the end or the first byte too many, what is large only once there is room; `length` if known."""
+    def _read_bounded(self, read: Callable[[int], bytes], length: int | None, resources: ExitStack) -> bytes:
+        """Read to the end, or to the first byte over the limit; reserves memory for a large image.
+
+        Args:
+            length: the bytes to come, if known.
+        """
         limit = self._max_bytes + 1
         data = _read_until(read, min(_LARGE, limit))
         if len(data) == _LARGE:
-            held.enter_context(self._room.take(min(length or limit, limit)))
+            resources.enter_context(self._large_images.reserve(min(length or limit, limit)))
             data += _read_until(read, limit - _LARGE)
         return data
 
-    def _decoded(self, data: bytes, encoding: str, held: ExitStack) -> bytes:
-        """Undo a Content-Encoding that nobody asked for, no further than to the first byte too many."""
+    def _decompressed(self, data: bytes, encoding: str, resources: ExitStack) -> bytes:
+        """Undo a Content-Encoding that was not asked for, up to the first byte over the limit."""
         if encoding in ("", "identity"):
             return data
-        if encoding not in _PACKED:
+        if encoding not in _COMPRESSIONS:
             raise FetchError("unknown_encoding", f"Content-Encoding: {encoding}")
         # 32 tells gzip and zlib apart by their headers.
         decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
         limit = self._max_bytes + 1
         try:
-            unpacked = decoder.decompress(data, min(_LARGE, limit))
-            if len(unpacked) == _LARGE:
+            decompressed = decoder.decompress(data, min(_LARGE, limit))
+            if len(decompressed) == _LARGE:
                 if len(data) < _LARGE:
-                    held.enter_context(self._room.take(self._max_bytes))
-                unpacked += decoder.decompress(decoder.unconsumed_tail, limit - _LARGE)
+                    resources.enter_context(self._large_images.reserve(self._max_bytes))
+                decompressed += decoder.decompress(decoder.unconsumed_tail, limit - _LARGE)
         except zlib.error as error:
             raise FetchError("corrupt_encoding", str(error)) from error
-        if not decoder.eof and len(unpacked) < limit:
+        if not decoder.eof and len(decompressed) < limit:
             raise FetchError("corrupt_encoding", "it breaks off")
-        return unpacked
+        return decompressed
 
-    def _bounded(self, data: bytes) -> bytes:
+    def _checked_size(self, data: bytes) -> bytes:
         if len(data) > self._max_bytes:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes")
         if not data:
@@ -210,7 +214,7 @@ def _unreadable(error: Exception) -> FetchError:
 
 
 def _read_until(read: Callable[[int], bytes], size: int) -> bytes:
-    """Read until there is so much or no more; a body that broke off says so only when asked for more."""
+    """Read `size` bytes, or to the end; `read` may return fewer than asked for, and fails at the end of a cut body."""
     parts = []
     while size and (part := read(size)):
         parts.append(part)
@@ -219,7 +223,7 @@ def _read_until(read: Callable[[int], bytes], size: int) -> bytes:
 
 
 def _retry_after(header: str) -> float | None:
-    """Seconds to wait, as the server asks (RFC 9110, section 10.2.3), but no longer than we are willing to."""
+    """Return the seconds that the server asks to wait (RFC 9110, section 10.2.3), within our own limit."""
     if header.strip().isdecimal():
         return min(_LONGEST_RETRY_AFTER, float(header))
     try:
@@ -229,7 +233,7 @@ def _retry_after(header: str) -> float | None:
     return min(_LONGEST_RETRY_AFTER, max(0.0, at - time.time()))
 
 
-def _forbids_learning(robots_tag: str) -> bool:
+def _forbids_training(robots_tag: str) -> bool:
     # "noai, noindex" or "somebot: noimageai"
     words = {word.strip().lower() for part in robots_tag.split(",") for word in part.split(":")}
     return not words.isdisjoint({"noai", "noimageai"})

@@ -10,18 +10,21 @@ class MemoryBudget:
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
-        self._given_back = threading.Condition()
+        self._released = threading.Condition()
 
     @contextmanager
-    def take(self, size: int) -> Iterator[None]:
-        """Wait until so much is free; hold it during the block. Not twice at a time: all might wait for each other."""
+    def reserve(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes are free and reserve them for the block.
+
+        A thread may hold one reservation at a time; with two, all threads might wait for each other.
+        """
         size = min(size, self._size)
-        with self._given_back:
-            self._given_back.wait_for(lambda: self._free >= size)
+        with self._released:
+            self._released.wait_for(lambda: self._free >= size)
             self._free -= size
         try:
             yield
         finally:
-            with self._given_back:
+            with self._released:
                 self._free += size
-                self._given_back.notify_all()
+                self._released.notify_all()

@@ -75,7 +75,7 @@ class FetchParameters(AccessParameters):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeParameters(Parameters):
-    """How much one picture may take."""
+    """Limits of one picture: size, CPU time, memory."""
 
     max_image_megabytes: int = parameter(50, "Largest image file accepted, in MB.", minimum=1, maximum=1024)
     max_image_megapixels: int = parameter(64, "Largest picture decoded, in millions of pixels.", minimum=1, maximum=80)
@@ -87,4 +87,4 @@ class DecodeParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageParameters(DecodeParameters, FetchParameters, StoredImageParameters, AccessParameters):
-    """The whole way of a picture; the fields are those of the bases, the last first."""
+    """All parameters of one picture; the fields are those of the bases, the last first."""

@@ -1,14 +1,14 @@
 """Decode pictures in a process of their own, bounded in time and memory, that holds no secret and reaches nothing.
 
-A file may be made to crash, hang or balloon the native code that decodes it, or to take it over. Here that costs the
-file its place in the dataset and nobody else anything: pictures are decoded by a small process whose memory is limited
-by the kernel, which the kernel kills when its time is up, that is started without this process's environment, and that
-gives up opening files and connections before it sees the first picture.
+A file may be made to crash, hang or balloon the native code that decodes it, or to take it over. Here such a file is
+rejected and no other is affected. Pictures are decoded in a process of their own: the kernel limits its memory and ends
+it when its CPU time is up, it starts without this process's environment, and it can open no file and no connection from
+before it receives the first picture.
 
     python -m captionflow.images.sandbox FILE_DESCRIPTOR PARAMETERS    (started by Sandbox)
 
-A picture goes in and comes out through memory shared with that process; its stdin says when one is
-there, its stdout when it is done.
+A picture goes in and comes out through shared memory; a request on the process's stdin announces each, an answer on its
+stdout says that it is done.
 """
 
 import fcntl
@@ -28,26 +28,26 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle
 from typing import IO
 
-from captionflow.images.confinement import bare_environment, give_up_all_but_decoding, limit_memory
+from captionflow.images.confinement import confine, limit_memory, minimal_environment
 from captionflow.images.decode import REASONS, ImageError, StoredImage, is_stored_form, load_decoders, process
 from captionflow.images.parameters import ImageParameters
 
-_GREETING = struct.Struct("256p")  # why the kernel does not refuse what decoding does not need, if so
+_READY = struct.Struct("256p")  # why seccomp is not used, or nothing
 _REQUEST = struct.Struct("<?Q")  # slot of the shared memory; bytes of the picture
 _ANSWER = struct.Struct("<?Q")  # stored?, bytes of the picture or of the reason
 _TIMEOUT = "decode_timeout"
 _LONGEST_REASON = 500
-# Seconds of the clock that a decoder may take for one of CPU time; after that it is asleep, not busy.
-_CLOCK_SECONDS = 20
+# Seconds of the clock, for each of CPU time allowed, after which a decoder counts as hanging.
+_SECONDS_PER_CPU_SECOND = 20
 MEGABYTE = 1_000_000
 
 _LOG = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """A decoding process, replaced when it dies; safe to share between threads, which take turns.
+    """A decoding process, replaced when it dies; safe to share between threads.
 
-    While one thread waits for its picture, that of the next is already there, so that the decoder waits for no thread.
+    It holds two pictures: while one is decoded the next is sent, so that the decoder waits for no thread.
     """
 
     def __init__(self, parameters: ImageParameters) -> None:
@@ -56,7 +56,7 @@ class Sandbox:
         self._sending, self._receiving = threading.Lock(), threading.Lock()
 
     def process(self, data: bytes) -> StoredImage:
-        """Do as `images.process` does.
+        """Decode, resize and encode one picture, as `decode.process` does.
 
         Raises:
             ImageError: as there, or `decode_timeout`, `decode_out_of_memory` or `decoder_crashed`.
@@ -66,18 +66,18 @@ class Sandbox:
         except _DecoderDiedError as error:
             if error.args[0] == _TIMEOUT:
                 raise ImageError(*error.args) from error
-            # It may have been somebody else's doing, the kernel's when memory is short: a second chance.
+            # The kernel may have ended it for want of memory, which no picture is to blame for: once more.
             try:
                 return self._try(data)
             except _DecoderDiedError as error:
                 raise ImageError(*error.args) from error
 
     def _try(self, data: bytes) -> StoredImage:
-        with ExitStack() as turn:
+        with ExitStack() as receiving:
             with self._sending:
                 decoder, slot = self._send(data)
-                # Answers come in the order of the pictures: who sends next must not receive before this one.
-                turn.enter_context(self._receiving)
+                # Answers come in the order of the pictures, so this thread must receive before the next one does.
+                receiving.enter_context(self._receiving)
                 if decoder.is_dead:  # over the picture before this one
                     decoder, slot = self._send(data)
             return decoder.receive(slot)
@@ -96,10 +96,9 @@ class Sandbox:
 
 @contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
-    """Let the kernel end this process if it works for longer than `seconds` in the block.
+    """Let the kernel end this process if the block takes more than `seconds` of CPU time.
 
-    The signal is not handled, so it also comes in the middle of native code. It counts CPU time:
-    a busy machine ends no more than an idle one.
+    The signal has no handler, so it also ends native code. CPU time does not depend on how busy the machine is.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
@@ -113,7 +112,7 @@ class _DecoderDiedError(Exception):
 
 
 class _Decoder:
-    """One decoding process, with room for two pictures. Nothing it answers is trusted: a picture may speak there."""
+    """One decoding process, with room for two pictures. Its answers are not trusted: it may have been taken over."""
 
     def __init__(self, parameters: ImageParameters) -> None:
         self.is_dead = False
@@ -122,7 +121,7 @@ class _Decoder:
         self._is_new = True
         with _shared_file() as shared:
             shared.truncate(2 * _slot_bytes(parameters))
-            _keep_size(shared)
+            _seal_size(shared)
             self._memory = mmap.mmap(shared.fileno(), 0)
             # -P: what is imported comes from sys.path alone, which is in the environment.
             self._process = subprocess.Popen(
@@ -131,16 +130,16 @@ class _Decoder:
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=[shared.fileno()],
-                env=bare_environment(),
+                env=minimal_environment(),
             )
         assert self._process.stdin
         assert self._process.stdout
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._said = select.poll()
-        self._said.register(self._stdout, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
 
     def send(self, data: bytes) -> int:
-        """Give it a picture; returns the slot to receive it from. There may be one more, not yet received."""
+        """Send a picture; returns the slot to receive it from. At most two may be unreceived."""
         slot = next(self._slots)
         begin = slot * _slot_bytes(self._parameters)
         self._memory[begin : begin + len(data)] = data
@@ -149,13 +148,13 @@ class _Decoder:
         return slot
 
     def receive(self, slot: int) -> StoredImage:
-        """Return what became of the picture that was sent first of those not yet received."""
+        """Return the result for the picture that was sent first of those not yet received."""
         if self._is_new:
-            (freedom,) = _GREETING.unpack(self._read(_GREETING.size))
+            (seccomp_error,) = _READY.unpack(self._read(_READY.size))
             self._is_new = False
-            if freedom:
+            if seccomp_error:
                 _LOG.warning(
-                    "pictures are decoded without seccomp, in processes that may do more: %s", freedom.decode()
+                    "pictures are decoded without seccomp, so with less protection: %s", seccomp_error.decode()
                 )
         is_stored, length = _ANSWER.unpack(self._read(_ANSWER.size))
         begin = slot * _slot_bytes(self._parameters)
@@ -166,19 +165,18 @@ class _Decoder:
             if reason in REASONS:
                 raise ImageError(reason, detail)
         if not is_stored or not is_stored_form(content, self._parameters):
-            raise ImageError("decoder_crashed", "the decoder gave an answer that makes no sense")
+            raise ImageError("decoder_crashed", "the decoder's answer is no picture and no error")
         return StoredImage(content, self._parameters.image_size, self._parameters.image_size)
 
     def _read(self, size: int) -> bytes:
-        is_awake = self._said.poll(1000 * _CLOCK_SECONDS * self._parameters.decode_seconds)
-        said = self._stdout.read(size) if is_awake else b""
-        if len(said) == size:
-            return said
-        # Of no effect on one that is dead already.
-        self._process.kill()
+        is_awake = self._poll.poll(1000 * _SECONDS_PER_CPU_SECOND * self._parameters.decode_seconds)
+        answer = self._stdout.read(size) if is_awake else b""
+        if len(answer) == size:
+            return answer
+        self._process.kill()  # no effect if it is dead
         code, self.is_dead = self._process.wait(), True
         if not is_awake:
-            raise _DecoderDiedError(_TIMEOUT, "the decoder fell asleep")
+            raise _DecoderDiedError(_TIMEOUT, "the decoder hangs")
         if code == -signal.SIGPROF:
             raise _DecoderDiedError(_TIMEOUT, "decoding took longer than --decode-seconds")
         name = signal.Signals(-code).name if code < 0 else code
@@ -192,14 +190,14 @@ class _Decoder:
 
 
 def _shared_file() -> IO[bytes]:
-    """Return a file without a name, in memory where the system knows such."""
+    """Return a file without a name, in memory on Linux."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("captionflow-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
     return tempfile.TemporaryFile()
 
 
-def _keep_size(shared: IO[bytes]) -> None:
-    """Fix the size: one who holds the file would else fill the memory with it, or take it away below its readers."""
+def _seal_size(shared: IO[bytes]) -> None:
+    """Fix the size: a decoder that was taken over could otherwise fill the memory, or truncate the file under us."""
     if hasattr(os, "memfd_create"):
         fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
@@ -212,15 +210,15 @@ def _slot_bytes(parameters: ImageParameters) -> int:
 def main() -> None:
     """Decode what comes in until stdin closes."""
     memory, parameters = mmap.mmap(int(sys.argv[1]), 0), ImageParameters.from_mapping(json.loads(sys.argv[2]))
-    # Interrupting the job in a terminal is the parent's affair; stdin closes then.
+    # On Ctrl-C the parent ends the job, and closes stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load_decoders()
-    # What libraries print about broken files has no place in the log; nor is a terminal to be read from.
+    # What libraries print about broken files is not for the log.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     limit_memory(parameters.decode_megabytes * MEGABYTE)
-    freedom = give_up_all_but_decoding()
+    seccomp_error = confine()
     with suppress(BrokenPipeError):  # The parent is gone.
-        os.write(1, _GREETING.pack(freedom.encode("ascii", "replace")))
+        os.write(1, _READY.pack(seccomp_error.encode("ascii", "replace")))
         while request := os.read(0, _REQUEST.size):
             slot, length = _REQUEST.unpack(request)
             begin = slot * _slot_bytes(parameters)

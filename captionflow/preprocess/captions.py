@@ -1,6 +1,6 @@
-"""Preprocess: what becomes of a caption on its way to a shard, free of Beam.
+"""Captions on their way to a shard, and the commit of all shards, free of Beam.
 
-`beam_jobs.preprocess` wires this into a pipeline; `captionflow.preprocess.writer` is its other half.
+`beam_jobs.transforms` wires these functions into a pipeline; `captionflow.preprocess.writer` writes the shards.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, Layout, ShardInfo
 
-# A split that is to have so many images by chance has at least one, but for one time in 10^21.
+# A split with this expected number of images is empty once in 10^21 times.
 _SURELY_SOME = 50
 
 _TAGS: dict[bytes, type[ImageCaption | Reject | Earlier]] = {b"C": ImageCaption, b"R": Reject, b"E": Earlier}
@@ -39,11 +39,11 @@ def split_shares(parameters: PreprocessParameters) -> dict[str, float]:
 
 
 def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters: PreprocessParameters) -> None:
-    """Tell before anything is fetched that a split which has a share of the images will get none of them.
+    """Refuse, before anything is fetched, a split that has a share of the images and would get none.
 
     Args:
-        lines: those of `captions.jsonl`; read only when there are so few images that it is in doubt.
-        images: how many there are.
+        lines: those of `captions.jsonl`; read only where there are so few images that a split may be empty.
+        images: their number.
 
     Raises:
         InvalidInputError: no caption's image falls into a split.
@@ -53,7 +53,7 @@ def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters
         return
     records = (apply_all(parse(line), parameters) for line in lines)
     filled = {layout.assign(record.image_id).split for record in records if isinstance(record, ImageCaption)}
-    # Where nothing at all is left, the job tells why.
+    # Where no image is left at all, `commit` gives the reasons.
     if filled and (empty := [split for split in shares if split not in filled]):
         raise InvalidInputError(
             f"--split: no image falls into {empty[0]}, whose share is {shares[empty[0]]:g}; take more images, or give "
@@ -62,7 +62,7 @@ def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters
 
 
 def assign_shard(record: Record | Earlier, layout: Layout) -> tuple[tuple[str, int, int], bytes]:
-    """Key a record by its shard and pack it for the shuffle; its first byte tells what it is."""
+    """Key a record by its shard and pack it for the shuffle; the first byte is its type."""
     key = layout.assign(record.image_id)
     return (key.split, key.index, key.count), _TAG_OF[type(record)] + to_json_line(record)
 
@@ -76,36 +76,27 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent |
     """Write the manifest of the preprocessed artifact; returns its URI.
 
     Args:
-        captions: how many were to arrive.
+        captions: how many were ingested.
         reused: the earlier artifact that pictures were taken from. The result does not depend on it,
-            so it is told in the manifest's `run` section and is no parent.
+            so it stands in the manifest's `run` section and is no parent.
 
     Raises:
         StepFailedError: a caption is unaccounted for, or no image is left.
     """
-    counts, rejected, splits, effort = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    counts, rejected, splits, run_counts = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for info in infos:
         counts.update(info.counts)
         rejected.update(info.rejected)
-        effort.update(info.effort)
+        run_counts.update(info.run_counts)
         splits[info.split] += info.counts["images_out"]
     if counts["captions_in"] != captions or captions != counts["captions_out"] + rejected.total():
         raise StepFailedError(
             f"of {captions} captions {counts['captions_in']} arrived: the input changed under the job"
         )
-    if not counts["images_out"]:
-        # All shards are done, but trying again shall fetch again.
+    if problem := _missing_images(splits, rejected, PreprocessParameters.from_mapping(draft.parameters)):
+        # So that another run fetches again, and does not resume from these shards.
         draft.remove(PROGRESS)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        remedy = "open local files and hosts of your own with --allow-url-prefix; " * ("url_not_allowed" in rejected)
-        raise StepFailedError(f"no image is left; captions rejected: {reasons}; {remedy}see {draft.uri}/{REJECTS}")
-    for split, share in split_shares(PreprocessParameters.from_mapping(draft.parameters)).items():
-        if not splits[split]:
-            draft.remove(PROGRESS)
-            raise StepFailedError(
-                f"no image is left in {split}, whose --split share is {share:g}; take more images or give it another "
-                f"share; see {draft.uri}/{REJECTS}"
-            )
+        raise StepFailedError(f"{problem}; see {draft.uri}/{REJECTS}")
     seconds = (datetime.fromisoformat(now()) - datetime.fromisoformat(draft.started_at)).total_seconds()
     draft.commit(
         [file for info in infos for file in info.files],
@@ -120,21 +111,36 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent |
             "rejected": dict(sorted(rejected.items())),
         },
         run={
-            **effort,
+            **run_counts,
             "reused": asdict(reused) if reused else None,
             "seconds": seconds,
-            "images_per_second": round((counts["images_in"] - effort["images_resumed"]) / max(1.0, seconds), 1),
+            "images_per_second": round((counts["images_in"] - run_counts["images_resumed"]) / max(1.0, seconds), 1),
         },
     )
     return draft.uri
 
 
+def _missing_images(splits: Counter[str], rejected: Counter[str], parameters: PreprocessParameters) -> str:
+    """Return what is wrong, and the remedy, if a split that is to have images has none; "" if all have some."""
+    if not splits.total():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
+        remedy = "; open local files and hosts of your own with --allow-url-prefix" * ("url_not_allowed" in rejected)
+        return f"no image is left; captions rejected: {reasons}{remedy}"
+    for split, share in split_shares(parameters).items():
+        if not splits[split]:
+            return (
+                f"no image is left in {split}, whose --split share is {share:g}; take more images or give it another "
+                "share"
+            )
+    return ""
+
+
 def summary(manifest: Manifest) -> list[str]:
-    """Return how the job went: a line for the whole and one for the rejects, if there are any."""
+    """Return a line of counts and speed, and one of the rejects if there are any."""
     images, run, rejected = manifest.counts["images"], manifest.run, Counter(manifest.counts["rejected"])
     lines = [
         f"{images['in']} images seen, {images['out']} kept, {run['images_reused']} of them reused, "
-        f"{run['images_resumed']} done by an attempt that broke off; {run['fetched_bytes'] / 1e6:.1f} MB fetched "
+        f"{run['images_resumed']} done by an earlier attempt; {run['fetched_bytes'] / 1e6:.1f} MB fetched "
         f"in {run['seconds']:.0f} s, {run['images_per_second']} images/s"
     ]
     if rejected:

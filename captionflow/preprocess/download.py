@@ -9,7 +9,7 @@ from functools import partial
 from itertools import count
 from queue import PriorityQueue
 
-from captionflow.images.attempts import Attempts, FetchError, RetryLater
+from captionflow.images.attempts import Attempts, FetchError, TransientError
 from captionflow.images.decode import ImageError, StoredImage
 from captionflow.images.fetch import Fetcher
 from captionflow.images.sandbox import Sandbox
@@ -19,7 +19,7 @@ from captionflow.preprocess.reuse import Earlier, EarlierPictures
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What came of one image: the picture or why there is none, and the bytes that were fetched for it."""
+    """The outcome of one image: the picture or the error, and the bytes that were fetched for it."""
 
     picture: StoredImage | None = None
     error: FetchError | ImageError | None = None
@@ -28,7 +28,7 @@ class Download:
 
 
 class Downloader:
-    """Threads that fetch and take turns at a sandbox; an image that waits for its next attempt holds none.
+    """Threads that fetch images and share one sandbox. An image that waits for its next attempt occupies no thread.
 
     Args:
         earlier: URI of an earlier preprocessed artifact whose pictures are taken instead of fetched.
@@ -38,34 +38,35 @@ class Downloader:
         self._sandbox = Sandbox(parameters)
         self._fetcher = Fetcher(parameters)
         self._earlier = EarlierPictures(earlier) if earlier else None
-        # Retries first: images of the same shard wait for them, and their time is running.
+        # Retries come first: images of the same shard wait for them, and their deadline is near.
         self._attempts: PriorityQueue[tuple[bool, int, Callable[[], None]]] = PriorityQueue()
         self._numbers = count()
-        self._clock = asyncio.new_event_loop()
-        for run in (self._clock.run_forever, *[self._work] * parameters.fetch_concurrency):
+        self._timer = asyncio.new_event_loop()
+        for run in (self._timer.run_forever, *[self._work] * parameters.fetch_concurrency):
             threading.Thread(target=run, daemon=True).start()
 
     def submit(self, url: str, earlier: Earlier | None) -> "Future[Download]":
-        """Begin with an image, and return what will tell how it went."""
-        done: Future[Download] = Future()
-        attempt = partial(self._try, done, Attempts(url), earlier)
-        self._attempts.put((True, next(self._numbers), attempt))
-        return done
+        """Queue an image; the future holds its outcome."""
+        future: Future[Download] = Future()
+        self._queue(True, partial(self._attempt, future, Attempts(url), earlier))
+        return future
+
+    def _queue(self, is_first: bool, attempt: Callable[[], None]) -> None:
+        self._attempts.put((is_first, next(self._numbers), attempt))
 
     def _work(self) -> None:
         while True:
             _, _, attempt = self._attempts.get()
             attempt()
 
-    def _try(self, done: "Future[Download]", attempts: Attempts, earlier: Earlier | None) -> None:
+    def _attempt(self, future: "Future[Download]", attempts: Attempts, earlier: Earlier | None) -> None:
         try:
-            done.set_result(self._download(attempts, earlier))
-        except RetryLater as later:
-            again = partial(self._try, done, attempts, earlier)
-            put = partial(self._attempts.put, (False, next(self._numbers), again))
-            self._clock.call_soon_threadsafe(self._clock.call_later, later.seconds, put)
+            future.set_result(self._download(attempts, earlier))
+        except TransientError as error:
+            again = partial(self._attempt, future, attempts, earlier)
+            self._timer.call_soon_threadsafe(self._timer.call_later, error.backoff, self._queue, False, again)
         except BaseException as error:
-            done.set_exception(error)
+            future.set_exception(error)
 
     def _download(self, attempts: Attempts, earlier: Earlier | None) -> Download:
         if self._earlier and earlier:
@@ -79,6 +80,6 @@ class Downloader:
                 fetched = len(data)
                 return Download(self._sandbox.process(data), fetched_bytes=fetched)
         except (FetchError, ImageError) as error:
-            # It may have to wait for its turn in the shard; its traceback would hold the image's bytes until then.
+            # The error waits for the shard's earlier images; with its traceback it would keep this image's bytes.
             error.__cause__ = error.__context__ = None
             return Download(error=error.with_traceback(None), fetched_bytes=fetched)

@@ -30,7 +30,7 @@ class FilterParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardParameters(Parameters):
-    """How the images are parted into splits and shards."""
+    """How the images are divided into splits and shards."""
 
     avro_codec: Literal["null", "deflate"] = parameter(
         "null", "Compression of the Avro blocks; worth it for tensor only."

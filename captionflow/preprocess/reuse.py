@@ -1,7 +1,7 @@
 """Take pictures from an earlier preprocessed artifact instead of fetching them again.
 
-An index of the earlier artifact goes through the job's shuffle together with the captions: for each
-image where its picture lies, never the picture itself.
+An index of the earlier artifact goes through the job's shuffle together with the captions. It holds the place of each
+picture, never the picture itself.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ from captionflow.core.uris import file_system
 from captionflow.images.decode import StoredImage
 from captionflow.preprocess.parameters import PreprocessParameters
 
-_PICTURE = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
-# A reject stands only while the rules by which it was made do.
-_RULES = (
+_FORM_PARAMETERS = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
+# A reject is reused only if these are as they were.
+_REJECT_PARAMETERS = (
     "allow_url_prefix",
     "allow_host",
     "x_robots_tag",
@@ -44,7 +44,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What an earlier run made of an image: the Avro block of a shard that holds it, or the reason of its Reject."""
+    """An image in an earlier run: the Avro block of a shard that holds it, or the reason of its Reject."""
 
     image_id: int
     image_url: str
@@ -62,7 +62,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class EarlierArtifact:
-    """A preprocessed artifact and those of its files that are worth indexing."""
+    """A preprocessed artifact, and those of its files that can be reused."""
 
     artifact: Artifact
     files: list[FileInfo]
@@ -75,25 +75,26 @@ def open_earlier(uri: str, parameters: PreprocessParameters) -> EarlierArtifact:
         InvalidInputError: it is no preprocessed artifact, or its pictures are of another form.
     """
     artifact, wanted = open_artifact(uri, PREPROCESSED), parameters.to_json()
-    had = artifact.manifest.parameters
-    for name in _PICTURE:
-        if had.get(name) != wanted[name]:
+    earlier = artifact.manifest.parameters
+    for name in _FORM_PARAMETERS:
+        if earlier.get(name) != wanted[name]:
             raise InvalidInputError(
-                f"--reuse: {uri} was made with {name} {had.get(name)}, not {wanted[name]}: its pictures are of no use"
+                f"--reuse: {uri} was made with {name} {earlier.get(name)}, not {wanted[name]}; "
+                "give the same, or no --reuse"
             )
     files = [file for file in artifact.manifest.files if file.path.endswith(SHARD_SUFFIX)]
-    if all(had.get(name) == wanted[name] for name in _RULES):
+    if all(earlier.get(name) == wanted[name] for name in _REJECT_PARAMETERS):
         files += artifact.files(f"{REJECTS}/")
     return EarlierArtifact(artifact, files)
 
 
-def index(uri: str, file: FileInfo) -> list[Earlier]:
-    """Return what one file of the artifact at `uri`, a shard or one of rejects, says of each image.
+def index(file: FileInfo, uri: str) -> list[Earlier]:
+    """Return the outcome of each image in one file, a shard or rejects, of the artifact at `uri`.
 
-    A file that is not as its manifest says is passed over, so that its images are fetched.
+    A file that differs from its manifest yields none, so that its images are fetched.
     """
     fs, root = file_system(uri)
-    # What was cut or changed makes its readers raise anything.
+    # On a file that was changed, its parsers raise anything.
     with suppress(Exception), fs.open(f"{root}/{file.path}", "rb") as source:
         reader = _HashingReader(source)
         found = list(_earlier(reader, file.path))
@@ -141,7 +142,7 @@ class EarlierPictures:
         self._header = lru_cache(maxsize=64)(self._read_header)
 
     def read(self, earlier: Earlier) -> StoredImage | None:
-        """Return the picture, or None if it is not there any more."""
+        """Return the picture, or None if it cannot be read."""
         try:
             header = self._header(earlier.path)
             block = self._bytes(earlier.path, earlier.offset, earlier.offset + earlier.size)

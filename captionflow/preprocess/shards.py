@@ -1,4 +1,4 @@
-"""Shards: which shard an image belongs to, and what came of it.
+"""Shards: which one an image belongs to, and what was written into it.
 
 A shard's bytes depend on its captions and on the parameters alone: records in the order of
 image_id, a sync marker made from the shard's name, no clock and no host in the file.
@@ -16,8 +16,7 @@ from captionflow.preprocess.parameters import PreprocessParameters
 # Where a finished shard's ShardInfo is kept until the manifest holds it, for an attempt that resumes.
 PROGRESS = "progress"
 _MEGABYTE = 1_000_000
-# A shard is the unit of work: enough of them to keep many workers busy, none so small that it
-# is all overhead.
+# A shard is the unit of work: many keep many workers busy, and very small ones cost more than they hold.
 _IMAGES_PER_SHARD = 256
 _MAX_SHARDS_FOR_BALANCE = 64
 
@@ -72,18 +71,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What came of one shard.
+    """What was written for one shard.
 
     `counts` holds captions_in, captions_out, images_in and images_out; `rejected` the captions
-    dropped, by reason. captions_in = captions_out + the sum of `rejected`, always. `effort` holds
-    what it took, which differs between equal runs: images_reused, images_resumed and fetched_bytes.
+    dropped, by reason. captions_in = captions_out + the sum of `rejected`, always. `run_counts` holds
+    what differs between equal runs: images_reused, images_resumed and fetched_bytes.
     """
 
     split: str
     counts: dict[str, int]
     rejected: dict[str, int]
     files: tuple[FileInfo, ...]
-    effort: dict[str, int]
+    run_counts: dict[str, int]
 
     @classmethod
     def from_json(cls, data: bytes) -> "ShardInfo":

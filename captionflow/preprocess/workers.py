@@ -1,9 +1,10 @@
-"""Processes that write shards, one for each CPU, and what happens when one dies.
+"""Processes that write shards, one for each CPU.
 
     python -m captionflow.preprocess.workers FILE_DESCRIPTOR PARAMETERS EARLIER    (started by ShardWorkers)
 
-A whole shard is handed to a process, which fetches its images and has a sandbox of its own decode them. If the process
-dies, which no picture can bring about, the one that takes its place begins the shards in hand again, once.
+A process receives whole shards, fetches their images and decodes them in a sandbox of its own. If the process dies,
+another replaces it and writes its unfinished shards from the start. A shard whose process dies twice fails. No picture
+can end such a process: pictures are decoded in the sandbox.
 """
 
 import json
@@ -24,14 +25,14 @@ from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from captionflow.core.errors import StepFailedError
+from captionflow.core.errors import CaptionFlowError, StepFailedError
 from captionflow.core.progress import Progress
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import ShardInfo
 from captionflow.preprocess.writer import SHARDS_AT_ONCE, ShardTask, ShardWriter
 
 _PROGRESS_SECONDS = 0.5
-_DIED_TWICE = "its worker died a second time; is there enough memory?"
+_DIED_TWICE = "its worker died a second time; run it with more memory"
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class ShardWorkers:
         total: number of images, to draw a progress bar; None writes progress to the log.
 
     Attributes:
-        capacity: shards they can have in work; more would only wait, and hold memory.
+        capacity: shards that can be in work at a time; more would wait, and occupy memory.
     """
 
     def __init__(self, parameters: PreprocessParameters, earlier: str | None = None, total: int | None = None) -> None:
@@ -56,7 +57,7 @@ class ShardWorkers:
         self.close = weakref.finalize(self, _close, self._workers, progress)
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
-        """Begin with a shard and return what will tell what came of it; None if it holds nothing."""
+        """Send a shard to the least loaded process; the future holds its ShardInfo, or None if it has no images."""
         return min(self._workers, key=lambda worker: worker.load).submit(task)
 
 
@@ -71,7 +72,7 @@ def _share(parameters: PreprocessParameters, size: int) -> PreprocessParameters:
 
 
 @cache
-def _warn(text: str) -> None:
+def _warn_once(text: str) -> None:
     """Log a warning once, however many workers have it."""
     _LOG.warning(text)
 
@@ -83,14 +84,14 @@ def _close(workers: list["_Worker"], progress: Progress) -> None:
 
 
 class _Worker:
-    """One process, begun anew when it dies, and the thread that listens to it."""
+    """One process, replaced when it dies, and the thread that receives its messages."""
 
     def __init__(self, arguments: list[str], progress: Progress) -> None:
         self._arguments, self._progress = arguments, progress
         self._numbers = count()
         self._tasks: dict[int, tuple[ShardTask, Future[ShardInfo | None]]] = {}
         self._lock = threading.Lock()
-        self._begun_again: set[int] = set()
+        self._resent: set[int] = set()
         self._is_closed = False
         self._start()
 
@@ -113,35 +114,35 @@ class _Worker:
         self._process.wait()
 
     def _start(self) -> None:
-        ours, theirs = Pipe()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), *self._arguments]
-        # Few arenas: many threads would otherwise each keep memory that others could use.
+        parent_end, child_end = Pipe()
+        command = [sys.executable, "-m", __name__, str(child_end.fileno()), *self._arguments]
+        # With many of glibc's arenas each thread would keep memory that others could use.
         environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-        theirs.close()
-        self._connection: Connection = ours
-        threading.Thread(target=self._listen, args=(ours,), daemon=True).start()
+        self._process = subprocess.Popen(command, pass_fds=[child_end.fileno()], env=environment)
+        child_end.close()
+        self._connection: Connection = parent_end
+        threading.Thread(target=self._listen, args=(parent_end,), daemon=True).start()
 
     def _send(self, message: tuple[int, ShardTask] | None) -> None:
-        # If it died, the thread that listens to it sends the task again.
+        # If the process died, the listening thread sends the task to its replacement.
         with suppress(OSError):
             self._connection.send(message)
 
     def _listen(self, connection: Connection) -> None:
         try:
             while True:
-                self._hear(*connection.recv())
+                self._on_message(*connection.recv())
         except (EOFError, OSError):
             with self._lock:
                 if not self._is_closed:
                     self._restart()
 
-    def _hear(self, kind: str, number: int, content: object) -> None:
+    def _on_message(self, kind: str, number: int, content: object) -> None:
         if kind == "progress":
             self._progress.add(number, int(content))  # type: ignore[call-overload]
             return
         if kind == "warning":
-            _warn(str(content))
+            _warn_once(str(content))
             return
         with self._lock:
             task, future = self._tasks.pop(number)
@@ -156,19 +157,19 @@ class _Worker:
         future.set_result(info)
 
     def _restart(self) -> None:
-        _LOG.warning("a worker died (%d); its %d shards are begun again", self._process.wait(), len(self._tasks))
+        _LOG.warning("a worker died (%d); its %d shards start again", self._process.wait(), len(self._tasks))
         self._start()
         for number, (task, future) in list(self._tasks.items()):
-            if number in self._begun_again:
+            if number in self._resent:
                 del self._tasks[number]
                 future.set_exception(StepFailedError(f"{task.key.name}: {_DIED_TWICE}"))
             else:
-                self._begun_again.add(number)
+                self._resent.add(number)
                 self._send((number, task))
 
 
 class _Reporter(logging.Handler):
-    """Tells the parent what has become of the tasks, what is logged, and now and then how many images are done."""
+    """Sends messages to the parent: outcomes of tasks, warnings, and twice a second how many images are done."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(logging.WARNING)
@@ -192,7 +193,8 @@ class _Reporter(logging.Handler):
         with self._lock:
             self._send_progress()
             if error := future.exception():
-                self._connection.send(("failed", number, f"{type(error).__name__}: {error}"))
+                text = str(error) if isinstance(error, CaptionFlowError) else f"{type(error).__name__}: {error}"
+                self._connection.send(("failed", number, text))
             else:
                 self._connection.send(("done", number, future.result()))
 
@@ -203,9 +205,9 @@ class _Reporter(logging.Handler):
 
 
 def main() -> None:
-    """Write the shards that come in, until the parent says stop or is gone."""
+    """Write the shards that the parent sends, until it sends None or ends."""
     connection, parameters = Connection(int(sys.argv[1])), PreprocessParameters.from_mapping(json.loads(sys.argv[2]))
-    # Interrupting the job in a terminal is the parent's affair.
+    # On Ctrl-C the parent ends the job.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reporter = _Reporter(connection)
     logging.getLogger("captionflow").addHandler(reporter)
@@ -214,7 +216,7 @@ def main() -> None:
         while message := connection.recv():
             number, task = message
             writer.submit(task).add_done_callback(partial(reporter.on_done, number))
-    # Not waiting for the threads: nobody wants their work any more.
+    # Without waiting for the threads, whose work is no longer needed.
     os._exit(0)
 
 

@@ -1,6 +1,6 @@
 """Write shards: fetch and process the images of each and put them into one Avro file, in order.
 
-Several shards are in work at a time, so that one that waits for a slow image holds up no other.
+Several shards are in work at a time, so that a slow image delays its own shard alone.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, ShardInfo, ShardKey
 
-# Shards a process has in work.
+# Shards that a process has in work.
 SHARDS_AT_ONCE = 4
-# Images begun ahead of the one being written, per fetching thread and shard: the bound on memory.
+# Images fetched ahead of the one being written, per fetching thread and shard; it bounds memory.
 _LOOK_AHEAD = 8
 
 
@@ -54,27 +54,27 @@ class ShardWriter:
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
-        """Begin with a shard and return what will tell what came of it; None if it holds nothing."""
+        """Begin with a shard; the future holds its ShardInfo, or None if it has no images."""
         return self._threads.submit(self._write, task)
 
     def _write(self, task: ShardTask) -> ShardInfo | None:
-        """Write the two files of a shard, samples and rejects; both are whole or absent.
+        """Write the two files of a shard, samples and rejects; each is whole or absent.
 
-        If an unfinished attempt of the same job already wrote them, and they are still whole, nothing is done.
+        Nothing is done if an unfinished attempt of the same job wrote both, and they are unchanged.
         """
         draft, name = task.draft, task.key.name
         sidecar = f"{PROGRESS}/{name}.json"
-        if info := _finished_before(draft, sidecar):
-            return replace(info, effort={**info.effort, "images_resumed": info.counts["images_in"]})
+        if info := _info_of_earlier_attempt(draft, sidecar):
+            return replace(info, run_counts={**info.run_counts, "images_resumed": info.counts["images_in"]})
         images = _group_by_image(map(unpack, task.packed))
         if not images:
             return None
-        counts, rejected, effort = Counter[str](), Counter[str](), Counter[str]()
+        counts, rejected, run_counts = Counter[str](), Counter[str](), Counter[str]()
 
         def samples() -> Iterator[dict[str, Any]]:
             for image in self._download(images):
                 counts.update(image.counts())
-                effort.update(image.effort())
+                run_counts.update(image.run_counts())
                 rejected.update(reject.reason for reject in image.rejects)
                 self._on_image(image.sample is not None)
                 for reject in image.rejects:
@@ -91,7 +91,7 @@ class ShardWriter:
                 sync_marker=hashlib.blake2b(name.encode(), digest_size=16).digest(),
             )
         files = (shard.info, reject_file.info)
-        info = ShardInfo(task.key.split, dict(counts), dict(sorted(rejected.items())), files, dict(effort))
+        info = ShardInfo(task.key.split, dict(counts), dict(sorted(rejected.items())), files, dict(run_counts))
         draft.put(sidecar, info.to_json())
         return info
 
@@ -104,14 +104,14 @@ class ShardWriter:
                 download = self._downloader.submit(image.captions[0].image_url, image.earlier)
             ahead.append((image, download))
             if len(ahead) > self._parameters.fetch_concurrency * _LOOK_AHEAD:
-                yield _finished(*ahead.popleft())
+                yield _completed(*ahead.popleft())
         while ahead:
-            yield _finished(*ahead.popleft())
+            yield _completed(*ahead.popleft())
 
 
 @dataclass
 class _Image:
-    """What became of one image: a sample, or none, and its dropped captions."""
+    """One image: its captions, and its sample or its rejects once they are known."""
 
     records: int
     captions: list[ImageCaption]
@@ -129,15 +129,15 @@ class _Image:
             "images_out": int(self.sample is not None),
         }
 
-    def effort(self) -> dict[str, int]:
-        """Contribution to the shard's effort."""
+    def run_counts(self) -> dict[str, int]:
+        """Contribution to the shard's run_counts."""
         download = self.download or Download()
         return {"images_reused": int(download.is_reused), "images_resumed": 0, "fetched_bytes": download.fetched_bytes}
 
 
-def _finished_before(draft: Draft, sidecar: str) -> ShardInfo | None:
-    """Return what an earlier attempt says of a shard, if the shard is as it says."""
-    # What was cut, by a machine that lost its power for one, makes its readers raise anything.
+def _info_of_earlier_attempt(draft: Draft, sidecar: str) -> ShardInfo | None:
+    """Return the ShardInfo that an earlier attempt wrote, if the shard's files still agree with it."""
+    # A power cut may leave half of the sidecar.
     with suppress(ValueError, KeyError, TypeError):
         info = ShardInfo.from_json(draft.read(sidecar) or b"")
         if all(draft.holds(file) for file in info.files):
@@ -145,8 +145,8 @@ def _finished_before(draft: Draft, sidecar: str) -> ShardInfo | None:
     return None
 
 
-def _finished(image: _Image, future: Future[Download] | None) -> _Image:
-    """Take the picture, or turn the captions into rejects."""
+def _completed(image: _Image, future: Future[Download] | None) -> _Image:
+    """Wait for the picture and make the sample; without a picture, turn the captions into rejects."""
     if future is None:
         return image
     image.download = download = future.result()
@@ -172,7 +172,7 @@ def _finished(image: _Image, future: Future[Download] | None) -> _Image:
 
 
 def _group_by_image(records: Iterable[Record | Earlier]) -> list[_Image]:
-    """Return the images of the records in the order of their ids; those that only an earlier run had are left out."""
+    """Return the images of the records in the order of their ids; those of an earlier run alone are left out."""
     fresh: list[Record] = []
     earlier: dict[tuple[int, str], Earlier] = {}
     for record in records:

@@ -13,16 +13,16 @@ from typing import IO
 from urllib3.util import Timeout
 
 from captionflow.core.errors import CaptionFlowError, InvalidInputError, StoreError
-from captionflow.core.uris import ANSWERS, file_system, full_disk_errors
+from captionflow.core.uris import PATH_ERRORS, file_system, full_disk_errors
 from captionflow.sources.parameters import IngestParameters
 from captionflow.web.access import WEB_SCHEMES, Access, NotPublicError
-from captionflow.web.client import MAX_REDIRECTS, Web, parse, redirected
+from captionflow.web.client import MAX_REDIRECTS, Web, parse, redirect_target
 
 _MEGABYTE = 1_000_000
 _PIECE = 1 << 20
 _LONGEST_REASON = 100
 # Seconds.
-_CONNECT_TIMEOUT, _SILENCE = 60.0, 60.0
+_CONNECT_TIMEOUT, _IDLE_TIMEOUT = 60.0, 60.0
 
 Read = Callable[[int], bytes]
 
@@ -60,7 +60,7 @@ def download(uri: str, target: IO[bytes], parameters: IngestParameters) -> None:
                 f"--max-source-seconds: {uri} took longer than {parameters.max_source_seconds:g} s; "
                 "raise it if the source is what you expect"
             ) from error
-        is_transient = not (_is_web(uri) or isinstance(error, ANSWERS))
+        is_transient = not (_is_web(uri) or isinstance(error, PATH_ERRORS))
         message = f"{uri}: cannot be fetched: {' '.join(str(error).split())}"
         raise (StoreError if is_transient else InvalidInputError)(message) from error
 
@@ -82,7 +82,7 @@ def _open(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[R
 
 @contextmanager
 def _open_web(uri: str, parameters: IngestParameters, deadline: float) -> Iterator[Read]:
-    web = Web(Access.of(parameters), {"User-Agent": "CaptionFlow"}, silence=_SILENCE)
+    web = Web(Access.of(parameters), {"User-Agent": "CaptionFlow"}, idle_timeout=_IDLE_TIMEOUT)
     url = uri
     for _ in range(MAX_REDIRECTS + 1):
         seconds = max(0.001, deadline - time.monotonic())
@@ -90,7 +90,7 @@ def _open_web(uri: str, parameters: IngestParameters, deadline: float) -> Iterat
         response = web.get(parse(url), timeout)
         try:
             if location := response.get_redirect_location():
-                url = redirected(url, location)
+                url = redirect_target(url, location)
                 continue
             if response.status != HTTPStatus.OK:
                 raise InvalidInputError(

@@ -1,7 +1,7 @@
 """Which URLs may be fetched, so that no URL reaches what its author could not.
 
-http and https go to public addresses only, checked on the very address that is then connected to. Local
-files, object stores and hosts inside the network are open only where the user opened them.
+http and https go to public addresses only; the address that is checked is the one that is connected to. Local files,
+object stores and hosts inside the network are open only where the user opened them.
 """
 
 import os
@@ -27,11 +27,11 @@ from captionflow.core.uris import is_local, local_path
 from captionflow.web.parameters import AccessParameters
 
 WEB_SCHEMES = frozenset({"http", "https"})
-# NAT64, and the long gone IPv4-compatible addresses: the last 32 bits are an IPv4 address.
-_NAT64, _COMPATIBLE = ip_network("64:ff9b::/96"), ip_network("::/96")
-# Not public either, though Python says so of them: addresses that lead to IPv4 by a translator nearby, retired
-# site-local ones, routing segments, documentation, and those at which clouds keep their metadata.
-_INNER = tuple(
+# NAT64, and the obsolete IPv4-compatible addresses: the last 32 bits are an IPv4 address.
+_NAT64, _IPV4_COMPATIBLE = ip_network("64:ff9b::/96"), ip_network("::/96")
+# Python calls these global, and they are not: local IPv4 translators, obsolete site-local addresses, segment routing,
+# documentation, and the metadata servers of clouds.
+_NOT_PUBLIC = tuple(
     map(
         ip_network,
         (
@@ -47,7 +47,7 @@ _INNER = tuple(
 )
 _MOST_ADDRESSES = 3
 _MOST_ESCAPES = 3
-_WHOLE = ("", ".", "/")
+_ROOT_PATHS = ("", ".", "/")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -63,12 +63,12 @@ class PublicOnly:
 
     def _new_conn(self) -> Any:
         name = self._dns_host
-        # A few: whoever answers for the name must not multiply the time that one attempt may take.
+        # A few: a name with many addresses must not multiply the time of one attempt.
         public = [address for address in self._resolve(name) if is_public(address)][:_MOST_ADDRESSES]
         if not public:
             raise NotPublicError(f"{name} has no public address")
         try:
-            # To the address that was looked at: the name may mean another the next time.
+            # To the address that was checked: the name may resolve to another the next time.
             for self._dns_host in public[:-1]:
                 with suppress(NewConnectionError, ConnectTimeoutError):
                     return super()._new_conn()  # type: ignore[misc]
@@ -88,13 +88,13 @@ class PublicOnly:
 
 
 def is_public(text: str) -> bool:
-    """Whether an IP address is on the public internet, and does not lead to one that is not."""
+    """Whether an IP address, and the IPv4 address that it may embed, is on the public internet."""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address):
-        # Some lead on to an IPv4 address.
-        carried = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 or address in _COMPATIBLE else None
-        address = address.ipv4_mapped or address.sixtofour or carried or address
-    return address.is_global and not address.is_multicast and not any(address in network for network in _INNER)
+        # Some embed an IPv4 address, and lead there.
+        embedded = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 or address in _IPV4_COMPATIBLE else None
+        address = address.ipv4_mapped or address.sixtofour or embedded or address
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Access:
         return cls(tuple(map(Prefix, parameters.allow_url_prefix)), hosts)
 
     def is_open(self, url: str) -> bool:
-        """Whether the user opened `url`, wherever it leads.
+        """Whether the user opened `url`, inside the network or not.
 
         Raises:
             ValueError: it is no URL.
@@ -133,18 +133,20 @@ class Prefix:
         """Whether `url` is at or below the prefix: same scheme, host and port, whole path segments."""
         if is_local(self.url):
             return is_local(url) and _is_under(real_path(url), self._path)
-        wanted = urlsplit(url)
-        if wanted.scheme not in WEB_SCHEMES:
-            # An object store takes a key as it is written.
+        target = urlsplit(url)
+        if target.scheme not in WEB_SCHEMES:
+            # An object store does not normalise keys.
             return ".." not in url.split("/") and _is_under(url, self.url.rstrip("/"))
-        if self._place != _place(wanted):
+        if self._origin != _origin(target):
             return False
-        # Of a whole host it does not matter which way a path takes; elsewhere servers differ in how they read it.
-        return self._path in _WHOLE or (_is_under(_clean_path(wanted), self._path) and not _may_turn_back(wanted.path))
+        if self._path in _ROOT_PATHS:
+            return True
+        # Servers differ in how they read odd paths; what one of them may read as outside is not covered.
+        return _is_under(_clean_path(target), self._path) and not _may_leave_folder(target.path)
 
     @cached_property
-    def _place(self) -> tuple[str, str, str]:
-        return _place(urlsplit(self.url))
+    def _origin(self) -> tuple[str, str, str]:
+        return _origin(urlsplit(self.url))
 
     @cached_property
     def _path(self) -> str:
@@ -156,7 +158,7 @@ def real_path(url: str) -> str:
     return os.path.realpath(local_path(url))
 
 
-def _place(url: SplitResult) -> tuple[str, str, str]:
+def _origin(url: SplitResult) -> tuple[str, str, str]:
     """Scheme, user and host with its port, the default port left out."""
     default = _DEFAULT_PORTS.get(url.scheme, ":")
     return url.scheme, *url.netloc.lower().removesuffix(default).rpartition("@")[::2]
@@ -166,12 +168,12 @@ def _clean_path(url: SplitResult) -> str:
     return posixpath.normpath(unquote(url.path))
 
 
-def _may_turn_back(path: str) -> bool:
-    """Whether some server takes a segment for `..`: a path escaped twice, with backslashes, or with parameters."""
+def _may_leave_folder(path: str) -> bool:
+    """Whether some server may read a segment as `..`: if escaped twice, with backslashes or with parameters."""
     for _ in range(_MOST_ESCAPES):
         path = unquote(path)
     return unquote(path) != path or any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", path))
 
 
 def _is_under(path: str, folder: str) -> bool:
-    return folder in _WHOLE or path == folder or path.startswith(folder.rstrip("/") + "/")
+    return folder in _ROOT_PATHS or path == folder or path.startswith(folder.rstrip("/") + "/")

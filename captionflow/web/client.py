@@ -22,11 +22,11 @@ _LONGEST_NAME = 253
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads a socket whose timeout holds for everything read, and `silence` for each piece of it."""
+    """Reads a socket; its timeout bounds all reads together, and `idle_timeout` each of them."""
 
-    def __init__(self, raw: Any, sock: Any, silence: float) -> None:
+    def __init__(self, raw: Any, sock: Any, idle_timeout: float) -> None:
         super().__init__()
-        self._raw, self._sock, self._silence = raw, sock, silence
+        self._raw, self._sock, self._idle_timeout = raw, sock, idle_timeout
         self._deadline = time.monotonic() + sock.gettimeout()
 
     def readable(self) -> bool:
@@ -36,7 +36,7 @@ class _TimedReader(io.RawIOBase):
         remaining = self._deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError("the answer came too slowly")
-        self._sock.settimeout(min(remaining, self._silence))
+        self._sock.settimeout(min(remaining, self._idle_timeout))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -45,9 +45,9 @@ class _TimedReader(io.RawIOBase):
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, silence: float, **options: Any) -> None:
+    def __init__(self, sock: Any, *args: Any, idle_timeout: float, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock, silence), _BUFFER)
+        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock, idle_timeout), _BUFFER)
 
 
 class Web:
@@ -55,26 +55,26 @@ class Web:
 
     Args:
         access: what is open beside public addresses.
-        headers: what every request says.
-        connections: how many are kept for a host.
-        silence: seconds without a byte after which an answer is given up.
+        headers: those of every request.
+        connections: how many are kept open for a host.
+        idle_timeout: seconds without a byte after which a response fails.
     """
 
     def __init__(
-        self, access: Access, headers: Mapping[str, str], *, connections: int = 1, silence: float = math.inf
+        self, access: Access, headers: Mapping[str, str], *, connections: int = 1, idle_timeout: float = math.inf
     ) -> None:
-        self._access, self._headers, self._connections, self._silence = access, headers, connections, silence
+        self._access, self._headers, self._connections, self._idle_timeout = access, headers, connections, idle_timeout
         self._tls = ssl.create_default_context()
         self._pool = lru_cache(maxsize=256)(self._new_pool)
 
     def get(self, target: Url, timeout: Timeout) -> urllib3.BaseHTTPResponse:
-        """Make one request, and return the answer with its body unread; redirects are not followed.
+        """Make one request, and return the response with its body unread; redirects are not followed.
 
         Raises:
             NotPublicError: it would lead to an address that is neither public nor open.
             urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError: it failed.
         """
-        # Judged as urllib3 understands the URL, since it goes there: others find another host in http://one\@other/.
+        # Checked as urllib3 parsed it, since urllib3 connects: other parsers see another host in http://one\@other/.
         pool = self._pool(target.scheme, target.host, target.port, self._access.is_open(target.url))
         return pool.urlopen(
             "GET", target.request_uri, redirect=False, retries=False, preload_content=False, timeout=timeout
@@ -88,7 +88,7 @@ class Web:
         else:
             pool = urllib3.HTTPConnectionPool(host, port, **options)
         base = pool.ConnectionCls
-        response = staticmethod(partial(_TimedResponse, silence=self._silence))
+        response = staticmethod(partial(_TimedResponse, idle_timeout=self._idle_timeout))
         pool.ConnectionCls = type(
             base.__name__, (base,) if is_open else (PublicOnly, base), {"response_class": response}
         )
@@ -99,20 +99,20 @@ def parse(url: str) -> Url:
     """Return the parts of an http(s) URL.
 
     Raises:
-        ValueError, LocationParseError: it is none that a request could be made to.
+        ValueError, LocationParseError: no request can be made to it.
     """
     target = parse_url(url)
-    # Whatever follows a % in an IPv6 address names an interface of this machine.
+    # In an IPv6 address a % precedes the name of a network interface of this machine.
     if not target.host or target.port == 0 or len(target.host) > _LONGEST_NAME or "%" in target.host.partition("[")[2]:
         raise LocationParseError(url)
     return target
 
 
-def redirected(url: str, location: str) -> str:
-    """Return where an answer of `url` leads.
+def redirect_target(url: str, location: str) -> str:
+    """Return the URL that a redirect from `url` leads to.
 
     Raises:
-        NotPublicError: away from the web.
+        NotPublicError: it is not http or https.
         ValueError: it is no URL.
     """
     url = urljoin(url, location)

@@ -1,4 +1,4 @@
-"""What a run may reach."""
+"""What a run may reach over the network."""
 
 import re
 from dataclasses import dataclass

@@ -140,7 +140,7 @@ def test_a_server_that_falls_silent_is_given_up_before_its_time_is_over(site: Si
         time.sleep(2)
 
     site.pages["/a"] = fall_silent
-    web = Web(Access((), frozenset({"127.0.0.1"})), {}, silence=0.3)
+    web = Web(Access((), frozenset({"127.0.0.1"})), {}, idle_timeout=0.3)
     response = web.get(parse(f"{site.url}/a"), Timeout(total=600.0, read=600.0))
     with pytest.raises(ReadTimeoutError):
         response.read(9)
