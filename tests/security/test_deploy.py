@@ -3,23 +3,26 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.processes import wait_until
-from tests.test_deploy import Cloud
+from tests.test_deploy import Cloud, cloud_in
 
 pytestmark = pytest.mark.security
 
-UPLOAD, IMPORT, REMOVAL = "storage cp", "variables import", "storage rm"
+SECRETS = "gs://the-bucket/data/captionflow"
+# The first command that names the folder uploads to it.
+UPLOAD, IMPORT, REMOVAL = f" {SECRETS}/", "variables import", f"storage rm {SECRETS}"
 PATIENCE = 60
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Cloud:
-    return Cloud(tmp_path)
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    with cloud_in(tmp_path) as cloud:
+        yield cloud
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def test_control_c_leaves_no_file_though_nobody_reads_on(cloud: Cloud, secrets: 
 
 
 def test_a_second_control_c_does_not_stop_the_removal(cloud: Cloud, secrets: str) -> None:
-    removal = f"{REMOVAL} gs://the-bucket/data/captionflow/variables.json"
+    removal = f"{REMOVAL}/variables.json"
     code = interrupt(cloud, secrets, removal, control_c, GCLOUD_FAILS_AT=IMPORT)
     assert (code, left(cloud)) == (1, [])
 
@@ -97,7 +100,7 @@ def test_a_file_that_cannot_be_removed_is_told(cloud: Cloud, secrets: str) -> No
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "deploy.sh: gs://the-bucket/data/captionflow/connections.json may still be there, with secrets in it; "
-        "remove it: ERROR: (gcloud) storage rm: denied"
+        f"remove it: ERROR: (gcloud) {REMOVAL}: denied"
     )
 
 

@@ -49,7 +49,7 @@ def test_an_integer_without_end_is_one_line(tmp_path: Path, number: str, at: int
 @pytest.mark.parametrize("number", ["1e99999999999999999999", "-1.5E-99999999999999999999", "0.1e+" + "9" * 5000])
 @pytest.mark.parametrize("at", [300, 65_530])
 def test_an_exponent_without_end_is_one_line(tmp_path: Path, number: str, at: int) -> None:
-    with pytest.raises(InvalidInputError, match=r"cannot be read|expected COCO"):
+    with pytest.raises(InvalidInputError, match=r"cannot be read|expected CSV"):
         run(tmp_path, with_number(number, at))
 
 
