@@ -16,9 +16,11 @@ class StepOperator(StepTask):
         with no_retry_in_vain():
             if not self.step.inputs:
                 check_run(context)
+            output, parameters = self.output_uri(context), self.parameters(context)
             try:
-                return self.step.run(self.uris, self.output_uri(context), self.parameters(context))
+                self.step.load()
             except ModuleNotFoundError as error:
                 raise InvalidInputError(
                     f"{self.task_id}: this worker has no {error.name}; install captionflow[{self.step.extra}] on it"
                 ) from error
+            return self.step.run(self.uris, output, parameters)
