@@ -1,5 +1,7 @@
 """The Beam options of the components' jobs, by runner."""
 
+from beam_jobs.dataflow import dataflow_options
+from beam_jobs.parameters import DATAFLOW, DIRECT, DataflowParameters
 from captionflow.core.errors import InvalidInputError
 from tfx_pipeline.parameters import TfxParameters
 
@@ -24,13 +26,13 @@ def _direct(parameters: TfxParameters) -> list[str]:
 def _dataflow(parameters: TfxParameters) -> list[str]:
     for flag, value in {"--gcp-project": parameters.gcp_project, "--region": parameters.region}.items():
         if not value:
-            raise InvalidInputError(f"{flag}: DataflowRunner needs it")
-    return [
-        "--runner=DataflowRunner",
-        f"--project={parameters.gcp_project}",
-        f"--region={parameters.region}",
-        f"--temp_location={parameters.pipeline_root}/.temp",
-    ]
+            raise InvalidInputError(f"{flag}: {DATAFLOW} needs it")
+    place = DataflowParameters(
+        gcp_project=parameters.gcp_project,
+        region=parameters.region,
+        dataflow_staging_root=f"{parameters.pipeline_root}/.temp",
+    )
+    return [f"--runner={DATAFLOW}", *(f"--{name}={value}" for name, value in dataflow_options(place).items())]
 
 
 def _flink(parameters: TfxParameters) -> list[str]:
@@ -39,4 +41,4 @@ def _flink(parameters: TfxParameters) -> list[str]:
     return ["--runner=FlinkRunner"]
 
 
-_RUNNER_OPTIONS = {"DirectRunner": _direct, "DataflowRunner": _dataflow, "FlinkRunner": _flink}
+_RUNNER_OPTIONS = {DIRECT: _direct, DATAFLOW: _dataflow, "FlinkRunner": _flink}
