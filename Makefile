@@ -93,7 +93,7 @@ COMPOSE := $(if $(shell docker compose version 2>/dev/null),docker compose,docke
 
 .PHONY: up
 up: .env $(if $(filter flink,$(PROFILE)),build/flink/flink.jar) ## Airflow, PostgreSQL and MLflow in containers (it prints URL and login)
-	SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW=$$($(PYTHON) -m captionflow.core.code_version) \
+	version=$$($(PYTHON) -m captionflow.core.code_version); SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW=$$version \
 	  $(COMPOSE) $(if $(PROFILE),--profile $(PROFILE)) up --build --detach
 	@echo "Airflow  http://localhost:8080  user admin, password $$(sed -n 's/^ADMIN_PASSWORD=//p' .env)"
 	@echo "MLflow   http://localhost:5000"

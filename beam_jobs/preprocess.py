@@ -1,6 +1,6 @@
 """The preprocess job: the `ingested` artifact → the `preprocessed` artifact.
 
-Its command is `captionflow preprocess`; Airflow's Beam operator starts it by `captionflow.cli.preprocess_job`.
+Its command is `captionflow preprocess`; Airflow's Beam operator starts it by `captionflow.cli.beam_job`.
 """
 
 import json

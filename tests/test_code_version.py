@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ def run(folder: Path, *command: str | Path, **environment: str) -> str:
 
 def git(folder: Path, *arguments: str) -> str:
     return run(folder, "git", "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments)
+
+
+RELEASE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools_scm"]["fallback_version"]
 
 
 def told(folder: Path) -> str:
@@ -60,15 +64,24 @@ def checkout(tree: Path) -> Path:
 
 def test_a_checkout_tells_its_present_commit_changes_and_release(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
-    assert told(checkout) == f"0.1.0+g{commit[:12]}"
+    assert told(checkout) == f"{RELEASE}+g{commit[:12]}"
     readme = checkout / "README.md"
     before, versions = readme.read_text(), set()
     for change in ("one", "two"):
         readme.write_text(before + change)
         versions.add(told(checkout))
     assert len(versions) == 2
-    assert all(version.startswith(f"0.1.0+g{commit[:12]}.d") for version in versions)
+    assert all(version.startswith(f"{RELEASE}+g{commit[:12]}.d") for version in versions)
     readme.write_text(before)
+    module = checkout / "captionflow" / "new.py"
+    for change in ("one", "two"):
+        module.write_text(change)
+        versions.add(told(checkout))
+    assert len(versions) == 4
+    module.unlink()
+    for tag in ("v0.3.0-rc1", "release-9", "coco2017-results"):
+        git(checkout, "tag", tag)
+    assert told(checkout) == f"{RELEASE}+g{commit[:12]}"
     git(checkout, "tag", "v0.2.0")
     assert told(checkout) == f"0.2.0+g{commit[:12]}"
 
@@ -78,7 +91,7 @@ def test_a_wheel_tells_release_and_commit_also_of_a_shallow_clone_without_tags(c
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--depth=1", "--no-tags", f"file://{checkout}", str(clone))
     release, _, commit = built(clone).partition("+g")
-    assert release == "0.1.0"
+    assert release == RELEASE
     assert git(checkout, "rev-parse", "HEAD").startswith(commit)
     assert len(commit) >= 7
 
@@ -86,6 +99,6 @@ def test_a_wheel_tells_release_and_commit_also_of_a_shallow_clone_without_tags(c
 @pytest.mark.slow
 def test_a_tree_without_git_is_built_as_the_release_or_as_it_is_told(tree: Path, tmp_path: Path) -> None:
     shutil.copytree(tree, tmp_path / "context")
-    assert built(tree) == "0.1.0"
+    assert built(tree) == RELEASE
     version = "0.1.0+g0123456789ab.d01234567"
     assert built(tmp_path / "context", SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW=version) == version

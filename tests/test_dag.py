@@ -137,7 +137,7 @@ def test_preprocess_is_the_beam_operator_fed_by_xcom(dag: Any) -> None:
     task = dag.get_task("preprocess")
     assert isinstance(task, BeamRunPythonPipelineOperator)
     assert isinstance(task.uris["ingested"], XComArg)
-    assert Path(task.py_file).samefile(ROOT / "captionflow" / "cli" / "preprocess_job.py")
+    assert Path(task.py_file).samefile(ROOT / "captionflow" / "cli" / "beam_job.py")
 
 
 def test_tasks_are_safe_to_retry_and_runs_do_not_pile_up(dag: Any) -> None:

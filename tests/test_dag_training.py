@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from captionflow.airflow.containers import command_of
 from captionflow.captioner.parameters import TrainParameters
 from captionflow.core.artifact import open_artifact
+from captionflow.core.draft import begin
+from captionflow.core.errors import InvalidInputError
 from tests.dags import DAGS, import_errors, load
 from tests.pipeline_services import service_account
 from tests.servers import serve
@@ -119,6 +122,54 @@ def test_the_deployment_chooses_the_operator_when_the_dag_is_built(
     }  # fmt: skip
 
 
+def resumed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task_id: str, kind: str
+) -> tuple[Any, dict[str, Any], str]:
+    """A task as Airflow builds it anew to go on after it waited, its context, and the artifact it waited for."""
+    for name, value in ON_VERTEX.items():
+        monkeypatch.setenv(f"CAPTIONFLOW_{name.upper()}", value)
+    monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", "*")
+    dag = load(DAGS / "image_captioning.py")["image_captioning"]
+    params = {**dag.params.dump(), "artifact_root": str(tmp_path)}
+    draft = begin(f"{tmp_path}/image_captioning/a_run/{kind}", kind, {}, [])
+    draft.commit([draft.put("file", b"content")], counts={})
+    return dag.get_task(task_id), {"dag": dag, "run_id": "a_run", "params": params}, draft.uri
+
+
+@pytest.mark.parametrize(("task_id", "kind"), [("preprocess", "preprocessed"), ("train", "model")])
+def test_a_task_that_goes_on_in_another_process_returns_the_uri_of_its_artifact(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task_id: str, kind: str
+) -> None:
+    task, context, uri = resumed(monkeypatch, tmp_path, task_id, kind)
+    assert task.execute_complete(context, {"status": "success", "message": "", "job": {}}) == uri
+    task.on_kill()
+
+
+@pytest.mark.parametrize(("code", "is_final"), [(2, True), (1, False), (22, False)])
+def test_vertex_tells_bad_input_by_the_exit_code_in_its_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, is_final: bool
+) -> None:
+    from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+    task, context, _ = resumed(monkeypatch, tmp_path, "train", "model")
+    error = {"message": f"The replica workerpool0-0 exited with a non-zero status of {code}. To find out more"}
+    with pytest.raises(AirflowException) as caught:
+        task.execute_complete(context, {"status": "error", "message": "failed", "job": {"error": error}})
+    assert isinstance(caught.value, AirflowFailException) == is_final
+
+
+@pytest.mark.security
+def test_no_option_of_a_container_is_filled_in_from_its_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Kubernetes puts a variable in the place of $(NAME): keys of a Secret, for one."""
+    task, context, _ = resumed(monkeypatch, tmp_path, "train", "model")
+    assert "captionflow" in command_of(task, context)
+    context["params"]["artifact_root"] = "gs://bucket/$(PASSWORD)"
+    with pytest.raises(InvalidInputError, match=r"holds '\$\(', which a container's command may not"):
+        command_of(task, context)
+
+
 WITHOUT_TORCH = """
 import sys
 
@@ -138,7 +189,10 @@ def test_a_worker_without_pytorch_says_so_at_once(airflow: Airflow, small_sample
     airflow.env = airflow.env | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
     done = airflow.run_dag(conf_for(small_sample))
     assert done.returncode != 0
-    assert "train: this worker has no torch; install captionflow[train] on it" in done.stdout
+    assert (
+        "train: this worker has no torch; install CaptionFlow's extra 'train' on it, or set CAPTIONFLOW_TRAIN_ON"
+        in done.stdout
+    )
     assert airflow.retried() == []
 
 

@@ -74,7 +74,8 @@ def _parsed(field: str, word: str) -> tuple[str, Any]:
     if not has_value:
         return name, True
     largest = _LARGEST_HERE if name == "direct_num_workers" else _LARGEST
-    if not _WORD.fullmatch(value) or (value.isdecimal() and int(value) > largest):
+    digits = value.replace("_", "")  # which Python allows within a number
+    if not _WORD.fullmatch(value) or (digits.isdecimal() and int(digits) > largest):
         raise InvalidInputError(f"{field}: {written}: {value!r} is no number from 0 to {largest} and no plain word")
     return name, value
 

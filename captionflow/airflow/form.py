@@ -87,7 +87,7 @@ def check_conf(context: Context, settings: Mapping[str, str]) -> None:
         InvalidInputError: it was given another; the message names the variable.
     """
     for name in sorted(context["params"].keys() - context["dag"].params.keys()):
-        remedy = f"the deployment sets it, by {settings[name]} on its workers" if name in settings else "leave it out"
+        remedy = f"the deployment sets it, by {settings[name]}" if name in settings else "leave it out"
         raise InvalidInputError(f"{name}: is no field of this form; {remedy}")
 
 

@@ -46,7 +46,8 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Return the report's path in Airflow's API server, or an empty text while there is none."""
-        if _artifact_of(ti_key, EVALUATION) is None:
+        artifact = _artifact_of(ti_key)
+        if artifact is None or artifact.manifest.kind != EVALUATION:
             return ""
         return report_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id)
 
@@ -58,13 +59,13 @@ def report_path(dag_id: str, run_id: str, task_id: str) -> str:
     return f"{root}{REPORTS_PATH}/report/{where}"
 
 
-def _artifact_of(ti_key: TaskInstanceKey, kind: str | None = None) -> Artifact | None:
+def _artifact_of(ti_key: TaskInstanceKey) -> Artifact | None:
     """Return the artifact whose URI is the task's XCom, or None where it is gone or was never made."""
     task = {"dag_id": ti_key.dag_id, "run_id": ti_key.run_id, "task_id": ti_key.task_id}
     # Asked for a single value that a failed task has not made, Airflow would log an error.
     (uri,) = XCom.get_all(**task, key=BaseXCom.XCOM_RETURN_KEY) or [None]
     try:
-        return open_artifact(uri, kind) if isinstance(uri, str) else None
+        return open_artifact(uri) if isinstance(uri, str) else None
     except Exception as error:  # each store's client has errors of its own
         _LOG.warning("%s", one_line(f"{uri}: {error}"))
         return None

@@ -46,13 +46,14 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             **arguments,
         )
 
-    def execute(self, context: Context) -> None:
-        """Start the pod and let go of the worker."""
+    def execute(self, context: Context) -> str:
+        """Start the pod and let go of the worker, or find that an earlier try's has ended."""
         with no_retry_in_vain():
             program, *self.arguments = command_of(self, context)
         self.cmds = [program]
         self.env_vars: Any = environment()
         super().execute(context)
+        return self._finish(context)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> str:
         """Go on when the pod has ended."""
@@ -60,6 +61,9 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             super().trigger_reentry(context, event)
         except AirflowSkipException:
             raise bad_input() from None
+        return self._finish(context)
+
+    def _finish(self, context: Context) -> str:
         uri = artifact_of(self, context)
         # To the provider `do_xcom_push` means a file that a second container of the pod reads.
         context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, uri)

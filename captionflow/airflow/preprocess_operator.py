@@ -1,4 +1,4 @@
-"""The preprocess step as a Beam task, which takes its options from the run's form and from the deployment."""
+"""A step that is a Beam job as a Beam task, which takes its options from the run's form and from the deployment."""
 
 import sys
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from captionflow.airflow.beam_options import job_options
 from captionflow.airflow.form import no_retry_in_vain
 from captionflow.airflow.step_task import StepTask
 
-_JOB = "captionflow.cli.preprocess_job"
+_JOB = "captionflow.cli.beam_job"
 
 
 class PreprocessOperator(StepTask, BeamOperator):
@@ -35,7 +35,8 @@ class PreprocessOperator(StepTask, BeamOperator):
             self.runner = context["params"]["runner"]
             # A task that is killed without warning cannot end its process; two jobs must not work on one artifact.
             self.default_pipeline_options = {**job_options(context), "exit-with-parent": True}
-            self.pipeline_options = {**self.uris, "output": self.output_uri(context), **self._options(context)}
+            output = self.output_uri(context)
+            self.pipeline_options = {"step": self.step.name, **self.uris, "output": output, **self._options(context)}
         if self.runner == DATAFLOW:
             self._name_job(context)
         super().execute(context)

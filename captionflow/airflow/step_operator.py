@@ -6,6 +6,8 @@ from captionflow.airflow.form import no_retry_in_vain
 from captionflow.airflow.run_checks import check_run
 from captionflow.airflow.step_task import StepTask
 from captionflow.core.errors import InvalidInputError
+from captionflow.core.parameters import variable
+from captionflow.core.steps import TRAINING
 
 
 class StepOperator(StepTask):
@@ -20,7 +22,9 @@ class StepOperator(StepTask):
             try:
                 self.step.load()
             except ModuleNotFoundError as error:
+                elsewhere = f", or set {variable('train_on')}" if self.step.runs_in == TRAINING else ""
                 raise InvalidInputError(
-                    f"{self.task_id}: this worker has no {error.name}; install captionflow[{self.step.extra}] on it"
+                    f"{self.task_id}: this worker has no {error.name}; install CaptionFlow's extra {self.step.extra!r} "
+                    f"on it{elsewhere}"
                 ) from error
             return self.step.run(self.uris, output, parameters)

@@ -282,8 +282,9 @@ def _parsed(content: bytes | None) -> dict[str, Any]:
 def _scratch(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
     """Return where a file is written before it appears at `path`: beside it, or on this machine if that is a store.
 
-    A store shows an uploaded file whole or not at all. fsspec's own way, `open(autocommit=False)`, is none for every
-    store: Azure's and the memory's show what is half-written, and local files would move between disks.
+    Amazon's, Google's and Azure's stores show an uploaded file whole or not at all. fsspec's own way,
+    `open(autocommit=False)`, is none for every store: Azure's and the memory's show what is half-written, and local
+    files would move between disks.
     """
     if isinstance(fs, LocalFileSystem):
         scratch = Path(f"{path}.{uuid.uuid4().hex}.tmp")

@@ -191,7 +191,7 @@ def test_who_runs_what_is_refused_in_a_form_by_the_name_of_its_variable(
     of_vertex = dag_id == VERTEX and name in ("project", "pipeline_root", "service_account", "spec")
     variable = f"CAPTIONFLOW_{'VERTEX_' if of_vertex else ''}{name.removesuffix('_id').upper()}"
     assert refusal(dags[dag_id], **{name: "x"}) == (
-        f"{name}: is no field of this form; the deployment sets it, by {variable} on its workers"
+        f"{name}: is no field of this form; the deployment sets it, by {variable}"
     )
 
 
@@ -329,7 +329,13 @@ def test_a_list_within_a_list_does_not_come_apart_after_the_check(small_sample: 
 
 
 @pytest.mark.parametrize(
-    "option", ["--direct_num_workers=257", "--direct_num_workers=" + "9" * 5000, "--num_workers=1000001"]
+    "option",
+    [
+        "--direct_num_workers=257",
+        "--direct_num_workers=" + "9" * 5000,
+        "--num_workers=9_999_999",
+        "--direct_num_workers=9_999",
+    ],
 )
 def test_figures_of_beam_have_bounds(option: str) -> None:
     with pytest.raises(InvalidInputError, match="is no number from 0 to"):
