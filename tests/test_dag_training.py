@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from captionflow.airflow.containers import command_of
+from captionflow.airflow import containers
 from captionflow.captioner.parameters import TrainParameters
 from captionflow.core.artifact import open_artifact
 from captionflow.core.draft import begin
@@ -164,10 +164,10 @@ def test_no_option_of_a_container_is_filled_in_from_its_environment(
 ) -> None:
     """Kubernetes puts a variable in the place of $(NAME): keys of a Secret, for one."""
     task, context, _ = resumed(monkeypatch, tmp_path, "train", "model")
-    assert "captionflow" in command_of(task, context)
+    assert "captionflow" in containers.command_of(task, context)
     context["params"]["artifact_root"] = "gs://bucket/$(PASSWORD)"
     with pytest.raises(InvalidInputError, match=r"holds '\$\(', which a container's command may not"):
-        command_of(task, context)
+        containers.command_of(task, context)
 
 
 WITHOUT_TORCH = """
@@ -220,9 +220,13 @@ def test_a_pod_is_as_the_deployment_says_and_not_made_again_when_it_finds_its_in
 ) -> None:
     settings = {
         "train_gpus": "2", "train_cpu": "3", "train_memory": "5Gi", "pod_service_account": "trainer",
-        "pod_node_labels": "cloud.google.com/gke-accelerator=nvidia-tesla-t4 pool=gpu",
+        "pod_secret": "keys", "pod_node_labels": "cloud.google.com/gke-accelerator=nvidia-tesla-t4 pool=gpu",
     }  # fmt: skip
-    done = in_pods(airflow, cluster, **settings).run_dag(conf_of(small_sample, **BAD_THERE))
+    airflow = in_pods(airflow, cluster, **settings)
+    tracking = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_EXPERIMENT_NAME": "mine"}
+    airflow.env |= tracking
+    cluster.secrets["keys"] = {"MLFLOW_TRACKING_PASSWORD": "of the Secret"}
+    done = airflow.run_dag(conf_of(small_sample, **BAD_THERE))
     assert done.returncode != 0
     assert "captionflow: --device: this machine has no mps" in done.stdout
     assert "The input or a parameter is bad" in done.stdout
@@ -237,6 +241,20 @@ def test_a_pod_is_as_the_deployment_says_and_not_made_again_when_it_finds_its_in
     assert pod["spec"]["nodeSelector"] == {
         "cloud.google.com/gke-accelerator": "nvidia-tesla-t4", "pool": "gpu",
     }  # fmt: skip
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert environment == {"CAPTIONFLOW_URI_SCHEMES": "memory", **tracking}
+    assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert "password" not in json.dumps(pod).lower()
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("server", ["http://me:password@127.0.0.1:9", "sqlite:////mlflow.db"])
+def test_a_container_does_not_receive_a_tracking_server_that_is_none_or_has_a_password(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, server: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert "MLFLOW_TRACKING_URI" not in containers.environment()
+    assert "names no server, or holds a password" in caplog.text
 
 
 @pytest.mark.slow
@@ -302,23 +320,3 @@ def test_a_job_that_finds_its_input_bad_is_not_made_again(
     assert "The input or a parameter is bad" in done.stdout
     assert airflow.retried() == []
     assert len(vertex.jobs) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("login", ["", "me:password@"])
-def test_a_container_is_told_of_the_open_schemes_of_a_tracking_server_and_of_no_password(
-    airflow: Airflow, cluster: Cluster, small_sample: Path, login: str
-) -> None:
-    server = f"http://{login}127.0.0.1:9"
-    airflow = in_pods(airflow, cluster, pod_secret="keys")
-    airflow.env |= {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
-    cluster.secrets["keys"] = {"MLFLOW_TRACKING_PASSWORD": "of the Secret"}
-    done = airflow.run_dag(conf_of(small_sample, **BAD_THERE))
-    assert ("holds a password" in done.stdout) == bool(login)
-    (pod,) = cluster.made
-    (container,) = pod["spec"]["containers"]
-    told = {variable["name"]: variable["value"] for variable in container.get("env", [])}
-    tracking = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "mine"}
-    assert told == {"CAPTIONFLOW_URI_SCHEMES": "memory", **({} if login else tracking)}
-    assert "password" not in json.dumps(pod).lower()
-    assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]

@@ -25,17 +25,16 @@ from captionflow.sources.parameters import IngestParameters
 from kfp_pipeline.names import input_of
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
-from tests.dags import load
+from tests.dags import DAGS, load
 from tests.pipeline_services import VertexPipelines
 from tests.processes import captionflow
 from tests.test_dag import RUN_AT, Airflow, conf_for
-from tests.test_dag_training import airflow, cluster, in_pods, on, vertex
+from tests.test_dag_training import ON_VERTEX, airflow, cluster, in_pods
 from tests.training_services import Cluster
-from tests.vertex_training import VertexTraining
 from tfx_pipeline.topology import topology
 
 pytestmark = pytest.mark.security
-__all__ = ["airflow", "cluster", "vertex"]  # fixtures
+__all__ = ["airflow", "cluster"]  # fixtures
 
 MAIN, TFX, VERTEX = "image_captioning", "image_captioning_tfx", "image_captioning_vertex"
 ON_GOOGLE = {"project": "a-project", "region": "europe-west4", "pipeline_root": "gs://a-bucket/vertex"}
@@ -419,12 +418,19 @@ def test_no_task_has_a_template_of_the_form(dags: dict[str, Any]) -> None:
             assert "{{" not in str(fields), task.task_id
 
 
+@pytest.mark.parametrize("place", ["airflow", "kubernetes", "vertex"])
 @pytest.mark.parametrize("task_id", ["preprocess", "train", "evaluate"])
-def test_what_a_field_holds_by_the_time_a_task_goes_on_is_no_template(dags: dict[str, Any], task_id: str) -> None:
-    task = dags[MAIN].get_task(task_id).prepare_for_execution()
+def test_what_a_field_holds_by_the_time_a_task_goes_on_is_no_template(
+    monkeypatch: pytest.MonkeyPatch, task_id: str, place: str
+) -> None:
+    for name, value in {**ON_VERTEX, "train_on": place}.items():
+        monkeypatch.setenv(f"CAPTIONFLOW_{name.upper()}", value)
+    dag = load(DAGS / f"{MAIN}.py")[MAIN]
+    task = dag.get_task(task_id).prepare_for_execution()
+    assert task.template_fields
     for name in task.template_fields:
         setattr(task, name, {"a": [TEMPLATE, "x.json", {"b": (TEMPLATE,)}]})
-    task.render_template_fields(context_of(dags[MAIN]))
+    task.render_template_fields(context_of(dag))
     for name in task.template_fields:
         assert getattr(task, name) == {"a": [TEMPLATE, "x.json", {"b": (TEMPLATE,)}]}
 
@@ -447,20 +453,18 @@ def assert_nothing_was_rendered(airflow: Airflow, said: str, folder: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["worker", "kubernetes", "vertex"])
-def test_text_of_the_form_is_text_in_every_task_wherever_it_runs(
-    airflow: Airflow, cluster: Cluster, vertex: VertexTraining, small_sample: Path, tmp_path: Path, place: str
+def test_text_of_the_form_is_text_in_every_task_in_the_worker_and_in_a_pod(
+    airflow: Airflow, cluster: Cluster, small_sample: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / TEMPLATE
     shutil.copytree(small_sample, folder / "sample")
-    airflow = {"worker": airflow, "kubernetes": in_pods(airflow, cluster), "vertex": on(vertex, airflow)}[place]
     conf = conf_for(
         folder / "sample", artifact_root=str(folder), user_agent=TEMPLATE, licenses=["*", TEMPLATE],
         device="cpu",
     )  # fmt: skip
     conf["allow_url_prefix"].append(f"http://{TEMPLATE}")
     conf["sources"][0] = f"file://{conf['sources'][0]}"
-    done = with_variable(airflow).run_dag(conf)
+    done = with_variable(in_pods(airflow, cluster)).run_dag(conf)
     assert done.returncode == 0, done.stdout[-5000:]
     assert airflow.query("SELECT * FROM rendered_task_instance_fields")
     assert_nothing_was_rendered(airflow, done.stdout, tmp_path)
