@@ -52,6 +52,17 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     return options
 
 
+def check_complete(options: "PipelineOptions") -> None:
+    """Raise InvalidInputError if Dataflow lacks an option; Beam would print a traceback."""
+    from apache_beam.options.pipeline_options import StandardOptions
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners import create_runner
+
+    runner = options.view_as(StandardOptions).runner
+    if runner == DATAFLOW and (errors := PipelineOptionsValidator(options, create_runner(runner)).validate()):
+        raise InvalidInputError(f"--runner: {DATAFLOW}: {' '.join(errors)}")
+
+
 def runs_in_process(beam_arguments: list[str]) -> bool:
     """Whether this process and its children fetch the images, judged without Beam, which is slow to import."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

@@ -42,7 +42,7 @@ class BeamParameters(DataflowParameters):
     )
     beam_options: tuple[str, ...] = parameter(
         (),
-        "Further Beam options, such as --direct_num_workers=2 or --max_num_workers=20.",
+        "Further Beam options, such as --max_num_workers=20.",
         placement=True,
         common=True,
     )

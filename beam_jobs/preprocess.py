@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from beam_jobs.dataflow import dataflow_options
-from beam_jobs.options import beam_options, runs_in_process
+from beam_jobs.options import beam_options, check_complete, runs_in_process
 from beam_jobs.parameters import JobParameters
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.draft import Draft, begin
@@ -81,6 +81,7 @@ def run(
             workers = start_workers()  # before Beam is imported, which takes seconds
             resources.callback(workers.close)
         options = beam_options(beam_arguments)
+        check_complete(options)
         draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
         _run(options, source, layout, draft, earlier, start_workers, workers)
     artifact = open_artifact(draft.uri, PREPROCESSED)

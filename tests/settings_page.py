@@ -20,9 +20,10 @@ TABLES = {
 
 def table(parameters: type[Parameters]) -> str:
     """Return a table of the environment variables of a class."""
+    schemas = parameters.json_schema()
     rows = [
-        f"| `{variable(name)}` | {_default(schema['default'])} | {schema['description']} |"
-        for name, schema in parameters.json_schema().items()
+        f"| `{variable(name)}` | {_default(schemas[name]['default'])} | {schemas[name]['description']} |"
+        for name in sorted(schemas, key=lambda name: name not in parameters.__annotations__)  # its own first
     ]
     return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 

@@ -106,6 +106,7 @@ WRONG = {
     "training on a file": "train --preprocessed {folder}/captions.jsonl --output {folder}/out",
     "evaluating no model": "evaluate --model {folder} --preprocessed {folder} --output {folder}/out",
     "captioning with no model": "caption picture.jpg --model {folder}",
+    "the summary of no run": "summary {folder}",
     "captioning no picture": "caption --model {folder}",
     "preprocessing to an unknown size": "preprocess --ingested {folder} --output {folder}/out --image-size 3",
 }
@@ -130,6 +131,16 @@ def test_preprocessing_no_artifact_is_exit_code_2(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "captionflow", *command], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith(f"captionflow: {tmp_path}: has no manifest.json")
+    assert "Traceback" not in done.stderr
+
+
+def test_dataflow_without_a_place_is_exit_code_2(ingested: str, tmp_path: Path) -> None:
+    command = ["preprocess", "--ingested", ingested, "--output", str(tmp_path / "out"), "--runner=DataflowRunner"]
+    done = subprocess.run([sys.executable, "-m", "captionflow", *command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("captionflow: --runner: DataflowRunner: ")
+    assert all(name in message for name in ("temp_location", "project", "region"))
     assert "Traceback" not in done.stderr
 
 

@@ -70,7 +70,8 @@ class PlaceParameters(TrainingResources, VertexSettings):
         "n1-standard-8", "Machine of the job; the accelerator must fit it, and N1 fits NVIDIA_TESLA_T4."
     )
     vertex_accelerator: str = parameter(
-        "NVIDIA_TESLA_T4", "Kind of GPU, by the name that Vertex AI has for it, of which train_gpus are taken."
+        "NVIDIA_TESLA_T4",
+        "Kind of GPU, by Vertex AI's name; the job takes as many as CAPTIONFLOW_TRAIN_GPUS says.",
     )
 
     def __post_init__(self) -> None:

@@ -78,9 +78,8 @@ def command_of(step: Step) -> Callable[..., None]:
 def register(app: typer.Typer, step: Step) -> None:
     """Add the command of a step to `app`."""
     has_beam_options = "beam_options" in step.parameters_class.json_schema()
-    app.command(step.name, help=step.description, context_settings={"allow_extra_args": has_beam_options})(
-        command_of(step)
-    )
+    text = step.description + (" Beam's own options follow --, a word each." if has_beam_options else "")
+    app.command(step.name, help=text, context_settings={"allow_extra_args": has_beam_options})(command_of(step))
 
 
 def _uri_option(name: str) -> inspect.Parameter:

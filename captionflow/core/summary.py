@@ -2,19 +2,28 @@
 
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
+from captionflow.core.runs import PIPELINE
 from captionflow.core.steps import EVALUATION, INGESTED, MODEL, PREPROCESSED, workflow
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import resolve
 
 
 def summary(run: str) -> str:
-    """Return the state of the run whose artifacts are in the folder `run`, their URIs, scores and report."""
+    """Return the state of the run whose artifacts are in the folder `run`, their URIs, scores and report.
+
+    Raises:
+        InvalidInputError: the folder holds none.
+    """
     lines: list[str] = []
     for kind in (step.output for step in workflow()):
         uri = f"{resolve(run)}/{kind}"
         try:
             artifact = open_artifact(uri, kind)
         except InvalidInputError:
+            if not lines:
+                raise InvalidInputError(
+                    f"{run}: there is no {kind} artifact in it; name the folder of a run, ROOT/{PIPELINE}/RUN_ID"
+                ) from None
             return "\n".join([f"state         failed: there is no {kind} artifact", *map(one_line, lines)])
         lines.append(f"{kind:<13} {uri}  ({_describe(artifact)})")
         if kind == EVALUATION:
