@@ -31,4 +31,4 @@ def test_a_store_that_does_not_answer_fails_no_finished_task(
     (record,) = (record for record in caplog.records if record.name == "captionflow.airflow.assets")
     assert record.message.startswith("s3://bucket/model: ")
     assert "Service Unavailable" in record.message
-    assert record.message.endswith("; so the asset's event and OpenLineage say nothing of this artifact")
+    assert record.message.endswith("; so the asset's event and OpenLineage lack this artifact")
