@@ -50,10 +50,10 @@ run airflow: export AIRFLOW_PACKAGE_NAME := apache-airflow
 
 .PHONY: run
 run: $(DATABASE) $(SAMPLE) ## Run the whole DAG on the built-in sample (CONF='{"sources": …}' for other data)
-	@now=$$(date -u +%Y-%m-%dT%H:%M:%S+00:00); status=0; \
-	airflow dags test image_captioning "$$now" --conf "$$CONF" 2>&1 | tee $(AIRFLOW_HOME)/run.log || status=$$?; \
+	@status=0; airflow dags test image_captioning --conf "$$CONF" 2>&1 | tee $(AIRFLOW_HOME)/run.log || status=$$?; \
 	! grep -q 'could not be found' $(AIRFLOW_HOME)/run.log || airflow dags list-import-errors --local; \
-	captionflow summary "$(ROOT)/image_captioning/manual__$$now"; exit $$status
+	run=$$(sed -n '/<TaskInstance: /{s/.*<TaskInstance: [^ ]* \([^ ]*\).*/\1/p;q}' $(AIRFLOW_HOME)/run.log); \
+	[ -z "$$run" ] || captionflow summary "$(ROOT)/image_captioning/$$run"; exit $$status
 
 .PHONY: tfx
 tfx: $(SAMPLE_CSV) $(TFX_SYNCED) ## Run the TFX pipeline on the captions of the built-in sample
