@@ -9,7 +9,8 @@ registry=${1:+${1%/}/}
 SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW=$(python3 -m captionflow.core.code_version)
 export SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CAPTIONFLOW
 # An image is named after the extra that it holds; several components may share it.
-for name in $(sed -n 's/^ *image: //p' kfp_pipeline/components/*/component.yaml | sort -u); do
+mapfile -t images < <(sed -n 's/^ *image: //p' kfp_pipeline/components/*/component.yaml | sort -u)
+for name in "${images[@]}"; do
   image=$registry${name%:*}:${2:-${name##*:}}
   extra=${name#captionflow-}
   echo "building $image" >&2

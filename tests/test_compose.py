@@ -151,7 +151,7 @@ def test_secrets_that_an_env_of_before_lacks_are_added_and_the_others_stay(tmp_p
 
 def test_an_image_is_built_with_the_version_that_make_up_tells() -> None:
     # A build argument without a value is taken from where `make up` is called.
-    (told,) = re.findall(r"^\t(SETUPTOOLS_SCM_\w+)=\$\$\(", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (told,) = re.findall(r"\b(SETUPTOOLS_SCM_\w+)=\$\$version", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for service in SERVICES.values():
         if "build" in service:
             assert service["build"]["args"][told] is None

@@ -50,7 +50,7 @@ def postgres(programs: Path) -> Iterator[str]:
         )
         subprocess.run([*control, "start", "--wait", "--options", options], **quiet)
         try:
-            yield f"postgresql+psycopg2://captionflow/postgres?host={name}"
+            yield f"postgresql+psycopg2://captionflow@/postgres?host={name}"
         finally:
             subprocess.run([*control, "stop", "--mode", "immediate"], **quiet)
 
