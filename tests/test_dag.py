@@ -47,7 +47,7 @@ class Airflow:
         self.run("db", "migrate").check_returncode()
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "airflow", *arguments]
+        return [sys.executable, "-P", "-m", "airflow", *arguments]
 
     def set(self, **settings: str) -> Self:
         """Return this Airflow with what its deployment says of the DAGs."""
