@@ -151,6 +151,17 @@ def test_tasks_are_safe_to_retry_and_runs_do_not_pile_up(dag: Any) -> None:
         assert task.execution_timeout is not None
 
 
+def test_the_form_shows_what_changes_from_run_to_run_and_folds_the_rest(dag: Any) -> None:
+    sections = {name: dag.params.get_param(name).schema.get("section") for name in dag.params}
+    assert [name for name, section in sections.items() if section is None] == [
+        "artifact_root", "sources", "image_root", "allow_url_prefix", "licenses", "image_size", "split", "reuse",
+        "runner", "beam_options", "epochs", "batch_size", "learning_rate", "seed", "beam_size",
+    ]  # fmt: skip
+    assert {section for section in sections.values() if section} == {
+        "Advanced: ingest", "Advanced: preprocess", "Advanced: train", "Advanced: evaluate",
+    }  # fmt: skip
+
+
 def test_the_form_offers_every_parameter_with_its_meaning_and_bounds(dag: Any) -> None:
     for step in (IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
         for name, schema in step.json_schema().items():
