@@ -103,7 +103,28 @@ def describe_repository(_: list[str]) -> None:
         sys.exit("ERROR: (gcloud.artifacts.repositories.describe) NOT_FOUND")
 
 
+def print_settings(arguments: list[str]) -> None:
+    """As the real one, but for the host: first what belongs into .pypirc, then what belongs into pip.conf."""
+    name = option(arguments, "--repository")
+    url = f"{os.environ['GCLOUD_INDEX']}/{option(arguments, '--project')}/{name}"
+    print(f"""# Insert the following snippet into your .pypirc
+
+[distutils]
+index-servers =
+    {name}
+
+[{name}]
+repository: {url}/
+
+# Insert the following snippet into your pip.conf
+
+[global]
+extra-index-url = {url}/simple/
+""")
+
+
 ANSWERS = {
+    "artifacts print-settings python": print_settings,
     "artifacts repositories describe": describe_repository,
     "artifacts repositories create": lambda _: PUBLISHED.mkdir(),
     "artifacts versions describe": describe_version,

@@ -66,7 +66,7 @@ class Cloud:
             [SCRIPT, *needed, "--package", str(self.package), *options],
             env=os.environ
             | {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "GCLOUD_HOME": str(self.home), "REAL_UV": UV}
-            | {"GCLOUD_TOKEN": TOKEN, "DEPLOY_INDEX": self.index, "DEPLOY_PAUSE": "0"}
+            | {"GCLOUD_TOKEN": TOKEN, "GCLOUD_INDEX": self.index, "DEPLOY_PAUSE": "0"}
             | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -89,7 +89,7 @@ class Cloud:
                 verbs.append(" ".join([command[1], command[-1].removeprefix("gs://")]))
             else:
                 verbs.append(" ".join(command[:3] if command[0] == "artifacts" else command[:2]))
-        return [verb for verb in verbs if verb.split()[-1] not in ("list", "describe")]
+        return [verb for verb in verbs if not {"list", "describe", "print-settings"} & {*verb.split()}]
 
 
 @contextmanager
@@ -226,7 +226,8 @@ def test_a_dry_run_prints_every_action_and_runs_none(cloud: Cloud) -> None:
     assert cloud.commands == []
     actions = done.stdout.splitlines()
     assert all(action.startswith(("gcloud ", "uv ")) for action in actions)
-    for action in ("repositories create captionflow-python", "uv publish", "config/pip/pip.conf",
+    for action in ("repositories create captionflow-python", "artifacts print-settings python", "uv publish",
+                   "config/pip/pip.conf",
                    "environments create captionflow", "--update-pypi-packages-from-file", "--update-env-variables",
                    "connections import", "dags trigger", "dags state"):  # fmt: skip
         assert len([line for line in actions if action in line]) == 1, action

@@ -116,7 +116,6 @@ python3 -c 'import json, sys; sys.exit(type(json.loads(sys.argv[1])) is not dict
 
 where=(--project "$project" --location "$location")
 repository=captionflow-python
-index=${DEPLOY_INDEX:-https://$location-python.pkg.dev}/$project/$repository
 temporary=$(mktemp -d) uploaded=''
 endings=(HUP INT QUIT ABRT PIPE ALRM TERM USR1 USR2 XCPU)
 trap clean_up EXIT
@@ -196,17 +195,27 @@ publish() { # bucket
   say "2. wheel $version"
   finds gcloud artifacts repositories describe "$repository" "${where[@]}" \
     || act gcloud artifacts repositories create "$repository" "${where[@]}" --repository-format python
+  # What .pypirc and pip.conf are to hold: where to publish, and where to install from.
+  act gcloud artifacts print-settings python "${where[@]}" --repository "$repository" > "$temporary/settings"
   finds gcloud artifacts versions describe "$version" "${where[@]}" --repository "$repository" --package captionflow \
     || upload
-  printf '[global]\nextra-index-url = %s/simple/\n' "$index" > "$temporary/pip.conf"
+  sed -n '/^\[global\]/,$p' "$temporary/settings" > "$temporary/pip.conf"
   act gcloud storage cp "$temporary/pip.conf" "$1/config/pip/pip.conf"
 }
 
 # With the caller's own token, which passes through the environment: a command line others can read.
 upload() {
   local -x UV_PUBLISH_PASSWORD=''
-  [ -n "$dry" ] || UV_PUBLISH_PASSWORD=$(gcloud auth print-access-token)
-  act uv publish --username oauth2accesstoken --publish-url "$index/" "$wheel"
+  local url
+  url=$(sed -n 's/^repository: *//p' "$temporary/settings")
+  if [ -n "$dry" ]; then
+    cat "$temporary/settings"
+    url=URL
+  else
+    [ -n "$url" ] || fail "gcloud artifacts print-settings names no repository: $(cat "$temporary/settings")"
+    UV_PUBLISH_PASSWORD=$(gcloud auth print-access-token)
+  fi
+  act uv publish --username oauth2accesstoken --publish-url "$url" "$wheel"
 }
 
 install() {
