@@ -1,6 +1,6 @@
 """Lineage: from an artifact's manifest back to the source files, and the answer as text."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from captionflow.core.artifact import Artifact, open_artifact
@@ -27,16 +27,11 @@ class Node:
     def to_json(self) -> dict[str, Any]:
         """Return the tree as JSON holds it."""
         manifest = self.artifact.manifest if self.artifact else None
+        told = ("parameters", "code_version", "counts", "metrics", "run")
         return {
-            "kind": self.recorded.kind,
-            "uri": self.recorded.uri,
-            "sha256": self.recorded.sha256,
+            **asdict(self.recorded),
             "note": self.note,
-            "parameters": manifest.parameters if manifest else None,
-            "code_version": manifest.code_version if manifest else None,
-            "counts": manifest.counts if manifest else None,
-            "metrics": manifest.metrics if manifest else None,
-            "run": manifest.run if manifest else None,
+            **{name: getattr(manifest, name) if manifest else None for name in told},
             "parents": [parent.to_json() for parent in self.parents],
         }
 

@@ -8,7 +8,12 @@ from typing import Any, ClassVar
 CAPTIONS = "captions.jsonl"
 """The file of an ingested artifact that holds its captions, one ImageCaption a line."""
 
-INT64 = range(-(2**63), 2**63)
+_INT64 = range(-(2**63), 2**63)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and value in _INT64
 
 
 def unforeseeable(id_: int) -> bytes:
@@ -54,7 +59,7 @@ class ImageCaption:
             if value is None:
                 raise RecordError("missing_field", field.name)
             if field.type is int:
-                if not isinstance(value, int) or isinstance(value, bool) or value not in INT64:
+                if not is_integer(value):
                     raise RecordError("ill_typed_field", f"{field.name} is not a 64-bit integer")
             elif not isinstance(value, str):
                 raise RecordError("ill_typed_field", f"{field.name} is not text")
@@ -162,6 +167,6 @@ class Sample:
         return {**record, "captions": [{"id": caption.id, "text": caption.text} for caption in self.captions]}
 
     @classmethod
-    def from_avro(cls, record: dict[str, Any]) -> "Sample":
-        """Build the sample from a record read with `AVRO_SCHEMA`."""
+    def from_avro(cls, record: Any) -> "Sample":
+        """Build the sample from a record, a dict, read with `AVRO_SCHEMA`."""
         return cls(**{**record, "captions": tuple(Caption(**caption) for caption in record["captions"])})

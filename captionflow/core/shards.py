@@ -15,4 +15,4 @@ SHARD_SUFFIX = ".avro"
 def read_shard(file: IO[bytes]) -> Iterator[Sample]:
     """Yield the samples of an open shard, in the order of image_id."""
     for record in fastavro.reader(file, Sample.AVRO_SCHEMA):
-        yield Sample.from_avro(record)  # type: ignore[arg-type]
+        yield Sample.from_avro(record)

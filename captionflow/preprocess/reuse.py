@@ -20,7 +20,7 @@ from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.manifest import FileInfo
 from captionflow.core.records import Reject, Sample
-from captionflow.core.shards import REJECTS, SHARD_SUFFIX
+from captionflow.core.shards import REJECTS, SHARD_SUFFIX, read_shard
 from captionflow.core.steps import PREPROCESSED
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import file_system
@@ -107,7 +107,7 @@ def index(file: FileInfo, uri: str) -> list[Earlier]:
 def _earlier(source: "_HashingReader", path: str) -> Iterator[Earlier]:
     if path.endswith(SHARD_SUFFIX):
         for block in fastavro.block_reader(source, Sample.AVRO_SCHEMA):  # type: ignore[arg-type]
-            for sample in map(Sample.from_avro, block):  # type: ignore[arg-type]
+            for sample in map(Sample.from_avro, block):
                 yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
         return
     for reject in map(Reject.from_json, source.read().splitlines()):
@@ -147,8 +147,7 @@ class EarlierPictures:
             header = self._header(earlier.path)
             block = self._bytes(earlier.path, earlier.offset, earlier.offset + earlier.size)
             # Header and one block are an Avro file of their own.
-            for record in fastavro.reader(io.BytesIO(header + block), Sample.AVRO_SCHEMA):
-                sample = Sample.from_avro(record)  # type: ignore[arg-type]
+            for sample in read_shard(io.BytesIO(header + block)):
                 if sample.image_id == earlier.image_id:
                     return StoredImage(sample.image, sample.height, sample.width)
         except MemoryError:

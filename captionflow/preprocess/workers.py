@@ -24,10 +24,11 @@ from functools import cache, partial
 from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any
 
 from captionflow.core.errors import CaptionFlowError, StepFailedError
-from captionflow.core.progress import Progress
 from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.progress import Progress
 from captionflow.preprocess.shards import ShardInfo
 from captionflow.preprocess.writer import SHARDS_AT_ONCE, ShardTask, ShardWriter
 
@@ -137,24 +138,22 @@ class _Worker:
                 if not self._is_closed:
                     self._restart()
 
-    def _on_message(self, kind: str, number: int, content: object) -> None:
+    def _on_message(self, kind: str, number: int, content: Any) -> None:
         if kind == "progress":
-            self._progress.add(number, int(content))  # type: ignore[call-overload]
+            self._progress.add(number, content)
             return
         if kind == "warning":
-            _warn_once(str(content))
+            _warn_once(content)
             return
         with self._lock:
             task, future = self._tasks.pop(number)
         if kind == "failed":
             future.set_exception(StepFailedError(f"{task.key.name}: {content}"))
             return
-        info = content if isinstance(content, ShardInfo) else None
-        if info:
-            _LOG.info(
-                "%s: done, %d images of %d kept", task.key.name, info.counts["images_out"], info.counts["images_in"]
-            )
-        future.set_result(info)
+        if content:
+            counts = content.counts
+            _LOG.info("%s: done, %d images of %d kept", task.key.name, counts["images_out"], counts["images_in"])
+        future.set_result(content)
 
     def _restart(self) -> None:
         _LOG.warning("a worker died (%d); its %d shards start again", self._process.wait(), len(self._tasks))

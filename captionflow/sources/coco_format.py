@@ -4,13 +4,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from captionflow.core.records import unforeseeable
+from captionflow.core.records import is_integer, unforeseeable
 from captionflow.core.uris import is_local
 from captionflow.sources.caption_file import CaptionFile
 from captionflow.sources.json_stream import first_object_keys, items
 from captionflow.sources.jsonl_format import ROW_KEYS
 from captionflow.sources.parameters import IngestParameters
-from captionflow.sources.rows import Rows, is_integer, reject, to_record
+from captionflow.sources.rows import Rows, reject, to_record
 
 DESCRIPTION = "COCO captions JSON (an object with images and annotations; plain, .gz or in a .zip)"
 _COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "type"}

@@ -3,12 +3,13 @@
 import csv
 import io
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from captionflow.core.artifact import open_artifact
 from captionflow.core.draft import begin
 from captionflow.core.records import CAPTIONS, ImageCaption
 from captionflow.core.steps import CSV, INGESTED
+from captionflow.sources.rows import COLUMNS
 
 FILE = "captions.csv"
 # The start of a cell, since a spreadsheet may split at semicolons too, if a formula follows.
@@ -29,7 +30,7 @@ def export_csv(ingested: str, output: str) -> str:
     count = 0
     with source.parse(CAPTIONS) as lines, draft.output(FILE) as file:
         text = io.StringIO(newline="")
-        rows = csv.DictWriter(text, [field.name for field in fields(ImageCaption)], lineterminator="\n")
+        rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         rows.writeheader()
         for line in lines:
             record = asdict(ImageCaption.from_json(line))

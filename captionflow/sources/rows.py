@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from captionflow.core.records import INT64, ImageCaption, RecordError, Reject
+from captionflow.core.records import ImageCaption, RecordError, Reject, is_integer
 
 STAGE = "ingest"
 COLUMNS = tuple(field.name for field in fields(ImageCaption))
@@ -26,8 +26,3 @@ def reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
     id_, image_id = (value if is_integer(value) else None for value in ids)
     url = row.get("image_url")
     return Reject(STAGE, reason, detail, id_, image_id, url if isinstance(url, str) else None)
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer of 64 bits."""
-    return isinstance(value, int) and not isinstance(value, bool) and value in INT64
