@@ -130,6 +130,7 @@ class Collate:
 
 def loader(samples: Samples, collate: Collate, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
     """Return an iterable of batches of `batch_size` pictures; the last may be smaller."""
+    # PyTorch's types have it that batches are of the type of samples.
     return DataLoader(samples, batch_size=batch_size, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
 
 

@@ -1,7 +1,7 @@
 """The parameters of the captioner: its size, its training, its captioning."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from captionflow.captioner import models
 from captionflow.core.errors import InvalidInputError
@@ -12,7 +12,7 @@ from captionflow.core.parameters import Parameters, parameter
 class TrainParameters(Parameters):
     """The captioner's size and how it is trained."""
 
-    captioner = models.BUILT_IN  # no field, since there is no other to choose
+    captioner: ClassVar[str] = models.BUILT_IN  # no parameter, since there is no other to choose
 
     epochs: int = parameter(14, "Passes over the training split, at most.", minimum=1, maximum=10_000, common=True)
     batch_size: int = parameter(

@@ -196,7 +196,7 @@ def _train_epoch(
         with _autocast(device):
             loss = model.loss(batch.images, batch.tokens, parameters.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's
         torch.nn.utils.clip_grad_norm_(model.parameters(), parameters.gradient_clip)
         optimizer.step()
         schedule.step()

@@ -119,7 +119,7 @@ class Tracking:
     def _errors_as_warnings(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # Its store's client has errors of its own, and no step fails for a log of it.
             reason = one_line(_reason(error))
             _LOG.warning("MLflow: %s; the rest of this step is not tracked", reason)
             self._failed = True

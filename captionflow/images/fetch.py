@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
-from urllib3.util import Timeout, Url
+from urllib3.util import Url
 
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.uris import file_system, is_local
@@ -138,10 +138,8 @@ class Fetcher:
             response.release_conn()
 
     def _request(self, target: Url, deadline: float) -> urllib3.BaseHTTPResponse:
-        seconds = max(0.001, deadline - time.monotonic())
-        timeout = Timeout(connect=min(self._parameters.fetch_connect_timeout, seconds), read=seconds, total=seconds)
         try:
-            return self._web.get(target, timeout)
+            return self._web.get(target, deadline, self._parameters.fetch_connect_timeout)
         except (NotPublicError, LocationParseError):
             raise
         except HTTPTimeoutError as error:

@@ -65,7 +65,7 @@ class Downloader:
         except TransientError as error:
             again = partial(self._attempt, future, attempts, earlier)
             self._timer.call_soon_threadsafe(self._timer.call_later, error.backoff, self._queue, False, again)
-        except BaseException as error:
+        except BaseException as error:  # The future's owner would wait for ever.
             future.set_exception(error)
 
     def _download(self, attempts: Attempts, earlier: Earlier | None) -> Download:

@@ -33,7 +33,7 @@ _LOOK_AHEAD = 8
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to write: its records as `preprocess.assign_shard` packs them."""
+    """A shard to write: its records as `captions.assign_shard` packs them."""
 
     draft: Draft
     key: ShardKey

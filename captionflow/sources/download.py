@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import IO
 
-from urllib3.util import Timeout
-
 from captionflow.core.errors import CaptionFlowError, InvalidInputError, StoreError
 from captionflow.core.uris import PATH_ERRORS, file_system, full_disk_errors
 from captionflow.sources.parameters import IngestParameters
@@ -85,9 +83,7 @@ def _open_web(uri: str, parameters: IngestParameters, deadline: float) -> Iterat
     web = Web(Access.of(parameters), {"User-Agent": "CaptionFlow"}, idle_timeout=_IDLE_TIMEOUT)
     url = uri
     for _ in range(MAX_REDIRECTS + 1):
-        seconds = max(0.001, deadline - time.monotonic())
-        timeout = Timeout(connect=min(_CONNECT_TIMEOUT, seconds), read=seconds, total=seconds)
-        response = web.get(parse(url), timeout)
+        response = web.get(parse(url), deadline, _CONNECT_TIMEOUT)
         try:
             if location := response.get_redirect_location():
                 url = redirect_target(url, location)

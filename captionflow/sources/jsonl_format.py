@@ -1,7 +1,6 @@
 """JSON Lines with one caption a line."""
 
 import json
-from typing import IO
 
 from captionflow.core.records import ImageCaption, Reject
 from captionflow.sources.caption_file import CaptionFile
@@ -22,20 +21,16 @@ def is_json_lines(head: bytes) -> bool:
 
 def read_json_lines(source: CaptionFile, parameters: IngestParameters, image_root: str | None) -> Rows:
     """Yield the rows of a source."""
-    with source.open() as file:
-        yield from _rows(file)
-
-
-def _rows(file: IO[bytes]) -> Rows:
     number = 0
-    while line := file.readline(_LINE_BYTES):
-        number += 1
-        if len(line) == _LINE_BYTES and not line.endswith(b"\n"):
-            while (rest := file.readline(_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            yield Reject(STAGE, "line_too_long", f"line {number} is longer than {_LINE_BYTES} bytes")
-        elif stripped := line.removeprefix(BYTE_ORDER_MARK).strip():
-            yield _json_line(stripped, number)
+    with source.open() as file:
+        while line := file.readline(_LINE_BYTES):
+            number += 1
+            if len(line) == _LINE_BYTES and not line.endswith(b"\n"):
+                while (rest := file.readline(_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield Reject(STAGE, "line_too_long", f"line {number} is longer than {_LINE_BYTES} bytes")
+            elif stripped := line.removeprefix(BYTE_ORDER_MARK).strip():
+                yield _json_line(stripped, number)
 
 
 def _json_line(line: bytes, number: int) -> ImageCaption | Reject:

@@ -67,13 +67,19 @@ class Web:
         self._tls = ssl.create_default_context()
         self._pool = lru_cache(maxsize=256)(self._new_pool)
 
-    def get(self, target: Url, timeout: Timeout) -> urllib3.BaseHTTPResponse:
+    def get(self, target: Url, deadline: float, connect_timeout: float = math.inf) -> urllib3.BaseHTTPResponse:
         """Make one request, and return the response with its body unread; redirects are not followed.
+
+        Args:
+            deadline: when the whole response must have been read, as `time.monotonic` tells it.
+            connect_timeout: seconds to reach the host.
 
         Raises:
             NotPublicError: it would lead to an address that is neither public nor open.
             urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError: it failed.
         """
+        seconds = max(0.001, deadline - time.monotonic())
+        timeout = Timeout(connect=min(connect_timeout, seconds), read=seconds, total=seconds)
         # Checked as urllib3 parsed it, since urllib3 connects: other parsers see another host in http://one\@other/.
         pool = self._pool(target.scheme, target.host, target.port, self._access.is_open(target.url))
         return pool.urlopen(
