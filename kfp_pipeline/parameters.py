@@ -5,6 +5,7 @@ from typing import Literal
 
 from captionflow.core.parameters import Parameters, parameter
 from captionflow.core.runs import PIPELINE
+from captionflow.core.steps import BEAM, TRAINING, Step
 
 PIPELINE_NAME = PIPELINE.replace("_", "-")
 """The pipeline's name; Kubeflow allows no underscore."""
@@ -48,11 +49,11 @@ class CompileParameters(TrainingResources):
     )
     accelerators: Literal["1", "2", "4", "8", "16"] = parameter("1", "How many of it.")
 
-    def resources(self, step: str) -> tuple[str, str]:
-        """Return CPUs and memory of a step."""
-        if step in ("train", "evaluate"):
+    def resources(self, step: Step) -> tuple[str, str]:
+        """Return CPUs and memory of a step, as Kubernetes writes them: `500m`, `16G`."""
+        if step.runs_in == TRAINING:
             return self.train_cpu, self.train_memory
-        if step == "preprocess":
+        if step.runs_in == BEAM:
             return self.preprocess_cpu, self.preprocess_memory
         return self.ingest_cpu, self.ingest_memory
 

@@ -1,7 +1,6 @@
 """Compile the components into one pipeline."""
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from kfp import compiler, components, dsl
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.retries import MAX_RETRY_DELAY, RETRIES, RETRY_DELAY
 from captionflow.core.runs import ARTIFACT_ROOT_MEANING, INPUTS
+from captionflow.core.steps import Step
 from kfp_pipeline import inputs
 from kfp_pipeline.component_files import COMPONENTS, Component
 from kfp_pipeline.parameters import PIPELINE_NAME, ROOT, CompileParameters
@@ -48,7 +48,7 @@ def _pipeline(parameters: CompileParameters) -> Any:
         for component in COMPONENTS:
             own = {name: arguments[name] for name in component.schemas}
             task = loaded[component.name](**location, **own, **{name: uris[name] for name in component.uris})
-            _configure(task, component.step.name, parameters)
+            _configure(task, component.step, parameters)
             uris[component.output] = task.output
 
     return dsl.pipeline(
@@ -64,10 +64,9 @@ def pipeline_inputs() -> dict[str, dict[str, Any]]:
     return {ROOT: root} | {name: schema for component in COMPONENTS for name, schema in component.schemas.items()}
 
 
-def _with_inputs(chain: Callable[..., None], schemas: dict[str, dict[str, Any]]) -> Callable[..., None]:
+def _with_inputs(chain: Any, schemas: dict[str, dict[str, Any]]) -> Any:
     """Give a function the signature and the docstring that Kubeflow reads a pipeline's inputs from."""
-    signature = inspect.Signature([_argument(name, schema) for name, schema in schemas.items()])
-    chain.__signature__ = signature  # type: ignore[attr-defined]
+    chain.__signature__ = inspect.Signature([_argument(name, schema) for name, schema in schemas.items()])
     lines = (f"    {name}: {inputs.describe(schema)}" for name, schema in schemas.items())
     chain.__doc__ = "\n".join(["Inputs.", "", "Args:", *lines])
     return chain
@@ -88,7 +87,7 @@ def _load(component: Component, parameters: CompileParameters) -> Any:
     return components.load_component_from_text(yaml.safe_dump(content))
 
 
-def _configure(task: Any, step: str, parameters: CompileParameters) -> None:
+def _configure(task: Any, step: Step, parameters: CompileParameters) -> None:
     task.set_caching_options(parameters.cache_folder is not None)
     task.set_retry(
         num_retries=RETRIES,
@@ -98,5 +97,5 @@ def _configure(task: Any, step: str, parameters: CompileParameters) -> None:
     )
     cpu, memory = parameters.resources(step)
     task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
-    if step == "train" and parameters.accelerator:
+    if step.name == "train" and parameters.accelerator:
         task.set_accelerator_type(parameters.accelerator).set_accelerator_limit(int(parameters.accelerators))

@@ -5,7 +5,6 @@ share of each word, by the comparators of TensorFlow Data Validation: between th
 last blessed model (drift), and between the training and the evaluation split (skew).
 """
 
-import json
 from collections.abc import Mapping
 
 import tensorflow_data_validation as tfdv
@@ -13,12 +12,11 @@ import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import io_utils, path_utils, writer_utils
+from tfx.utils import io_utils, writer_utils
 
 from tfx_pipeline.features import read_tokens, vocabulary
-from tfx_pipeline.module import EXTRA, WORD_COUNTS, word_counts
+from tfx_pipeline.module import WORD_COUNTS, read_extra, word_counts
 
 FEATURE = "words"
 _SPLITS = ("train", "eval")
@@ -45,7 +43,7 @@ def DriftValidator(  # noqa: N802 - TFX names components like classes
         )
         for split in _SPLITS
     }
-    baseline = _baseline_counts(baseline_model) if baseline_model else {}
+    baseline = read_extra(baseline_model.uri, WORD_COUNTS) if baseline_model else {}
     anomalies = tfdv.validate_statistics(
         statistics(counts["train"]),
         _schema(threshold),
@@ -81,13 +79,3 @@ def _schema(threshold: float) -> schema_pb2.Schema:
     feature.drift_comparator.infinity_norm.threshold = threshold
     feature.skew_comparator.infinity_norm.threshold = threshold
     return schema
-
-
-def _baseline_counts(model: standard_artifacts.Model) -> dict[str, int]:
-    """Return how often each word occurs in the model's training data; empty if the model has no such file."""
-    path = f"{path_utils.serving_model_path(model.uri)}/{EXTRA}/{WORD_COUNTS}"
-    if not fileio.exists(path):
-        return {}
-    with fileio.open(path) as file:
-        counts: dict[str, int] = json.load(file)
-        return counts

@@ -2,18 +2,20 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
+from tfx.utils import path_utils
 
 from captionflow.captioner.vocabulary import SPECIAL_TOKENS
 from tfx_pipeline.features import RAW_FEATURE, preprocessing_fn, read_tokens, vocabulary
 from tfx_pipeline.language_model import ServedModel, train
 
-__all__ = ["EXTRA", "TRAINING", "WORD_COUNTS", "preprocessing_fn", "run_fn"]
+__all__ = ["TRAINING", "WORD_COUNTS", "preprocessing_fn", "read_extra", "run_fn"]
 
 # TensorFlow Serving does not read this folder of a model. It holds the result of the training, and how often each
 # word occurs in the training split.
@@ -41,6 +43,16 @@ def run_fn(arguments: FnArgs) -> None:
     for name, content in {TRAINING: asdict(training), WORD_COUNTS: word_counts(tokens, words)}.items():
         with fileio.open(f"{extra}/{name}", "w") as file:
             json.dump(content, file, ensure_ascii=False, indent=1)
+
+
+def read_extra(model: str, name: str) -> dict[str, Any]:
+    """Return what `run_fn` wrote beside the model of a Model artifact's URI; empty if another module trained it."""
+    path = f"{path_utils.serving_model_path(model)}/{EXTRA}/{name}"
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path) as file:
+        content: dict[str, Any] = json.load(file)
+        return content
 
 
 def word_counts(tokens: np.ndarray, words: list[str]) -> dict[str, int]:

@@ -1,15 +1,13 @@
 """Read the components' results: anomalies, metrics, and why a model was not blessed."""
 
-import json
 from pathlib import PurePosixPath
 from typing import Any
 
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.io import fileio
-from tfx.utils import path_utils
 
-from tfx_pipeline.module import EXTRA, TRAINING
+from tfx_pipeline.module import TRAINING, read_extra
 
 OVERALL = "all"
 
@@ -48,12 +46,7 @@ def failures(uri: str) -> list[str]:
 
 def training(uri: str) -> dict[str, Any]:
     """Return the result of the training, of a Model artifact; empty if another module file trained it."""
-    path = f"{path_utils.serving_model_path(uri)}/{EXTRA}/{TRAINING}"
-    if not fileio.exists(path):
-        return {}
-    with fileio.open(path) as file:
-        result: dict[str, Any] = json.load(file)
-        return result
+    return read_extra(uri, TRAINING)
 
 
 def _split_name(split_folder: str) -> str:

@@ -137,7 +137,7 @@ class BeamOperator(PlainText, BeamRunPythonPipelineOperator):
     def _cast_dataflow_config(self) -> None:
         # The provider's makes one where there is none, and then warns that there is one.
         if self.dataflow_config or _is_dataflow(self.runner):
-            super()._cast_dataflow_config()  # type: ignore[no-untyped-call]
+            super()._cast_dataflow_config()  # type: ignore[no-untyped-call]  # as the provider has it
 
     def _init_pipeline_options(self, *arguments: Any, **named: Any) -> Any:
         if self.deferrable and not _is_dataflow(self.runner):
@@ -233,10 +233,10 @@ class DataflowJobTrigger(DataflowJobStateCompleteTrigger):
         """Yield one event when the job has ended."""
         try:
             async with asyncio.timeout(None if self.until is None else max(0, self.until - time.time())):
-                event: TriggerEvent = await anext(super().run())  # type: ignore[no-untyped-call]
+                event: TriggerEvent = await anext(super().run())  # type: ignore[no-untyped-call]  # as the provider has it
         except TimeoutError:
             await sync_to_async(self._cancel)()
-            event = TriggerEvent(  # type: ignore[no-untyped-call]
+            event = TriggerEvent(
                 {"status": "error", "message": f"Job {self.job_id} was cancelled: the task ran out of time"}
             )
         except asyncio.CancelledError:

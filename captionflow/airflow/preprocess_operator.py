@@ -1,7 +1,7 @@
 """A step that is a Beam job as a Beam task, which takes its options from the run's form and from the deployment."""
 
 import sys
-from importlib.util import find_spec
+from importlib.resources import files
 from typing import Any
 
 from airflow.sdk import Context
@@ -12,8 +12,6 @@ from captionflow.airflow.beam_options import job_options
 from captionflow.airflow.form import no_retry_in_vain
 from captionflow.airflow.step_task import StepTask
 
-_JOB = "captionflow.cli.beam_job"
-
 
 class PreprocessOperator(StepTask, BeamOperator):
     """Runs the command of a step that is a Beam job."""
@@ -22,7 +20,7 @@ class PreprocessOperator(StepTask, BeamOperator):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(
-            py_file=_file_of(_JOB),
+            py_file=str(files("captionflow.cli") / "beam_job.py"),
             # Its folder is no place to import from.
             py_options=["-P"],
             py_interpreter=sys.executable,
@@ -65,8 +63,3 @@ class PreprocessOperator(StepTask, BeamOperator):
             "append_job_name": False,
         }
         self.pipeline_options["labels"] = dict(zip(("airflow-dag", "airflow-run"), map(label, run), strict=True))
-
-
-def _file_of(module: str) -> str:
-    """Return the file of a module, which is not imported."""
-    return str(find_spec(module).origin)  # type: ignore[union-attr]

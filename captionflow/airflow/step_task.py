@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator, BaseOperatorLink, Context
+from airflow.sdk import BaseOperatorLink, Context
 
 from captionflow.airflow.assets import announce, asset
 from captionflow.airflow.form import artifact, check_conf, read
@@ -14,7 +14,7 @@ from captionflow.core.parameters import Parameters
 from captionflow.core.steps import Step
 
 
-class StepTask(PlainText, BaseOperator):
+class StepTask(PlainText):
     """Base of the operators that run a step: the task has its name, and the XCom is the URI of its artifact.
 
     Args:

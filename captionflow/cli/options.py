@@ -115,9 +115,9 @@ def _write(file: Path, uri: str) -> None:
         raise InvalidInputError(f"--uri-file: {file}: {error.strerror}; the artifact is complete: {uri}") from error
 
 
-def _declare(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+def _declare(command: Any, parameters: list[inspect.Parameter]) -> None:
     """Give a command the signature that typer reads its options from."""
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(parameters)
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
