@@ -119,7 +119,7 @@ build/flink/flink.jar: docker/flink/pom.xml
 	mvn --quiet --batch-mode --file $< package
 
 .PHONY: composer-package
-composer-package: $(SYNCED) $(if $(TFX_IMAGE),build/image_captioning_vertex.json) ## What a Cloud Composer environment's bucket receives, in build/composer (docs/composer.md)
+composer-package: $(SYNCED) $(if $(TFX_IMAGE),build/image_captioning_vertex.json) ## Build what a Cloud Composer environment receives, in build/composer (docs/composer.md)
 	python deploy/composer/package.py build/composer $(if $(TFX_IMAGE),--spec build/image_captioning_vertex.json)
 
 # Always anew: make cannot tell that the image or an option is another.

@@ -24,7 +24,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
 
     for before, word in pairwise(["", *arguments]):
         if not word.startswith("-") and (not before.startswith("--") or "=" in before):
-            raise InvalidInputError(f"{word}: belongs to no option")
+            raise InvalidInputError(f"{word}: belongs to no option; write --name=value")
     logging.basicConfig()  # or Beam would, while its stderr is redirected
     usage = io.StringIO()
     try:
@@ -44,7 +44,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
     if unknown and runner in (DIRECT, DATAFLOW):
         raise InvalidInputError(
-            f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option"
+            f"--{unknown[0].replace('_', '-')}: neither this job nor Beam's {runner} has such an option; leave it out"
         )
     if runner == DIRECT:
         # Beam's DirectRunner would download a Prism binary and run that; offline it falls back to this one.

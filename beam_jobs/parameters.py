@@ -25,7 +25,7 @@ class DataflowParameters(Parameters):
     )
     dataflow_worker_image: str | None = parameter(
         None,
-        "Image of Dataflow's workers, with this package in Beam's own; it spares installing when a job starts.",
+        "Image of Dataflow's workers: Beam's own with this package in it, so that a job starts without installing.",
         placement=True,
     )
 

@@ -29,7 +29,8 @@ class CompileParameters(TrainingResources):
     """What is fixed when the pipeline is compiled: images, resources, caching."""
 
     image_registry: str = parameter(
-        "", "Registry and folder that hold the images, such as registry.example/team; none takes the local ones."
+        "",
+        "Registry and folder that hold the images, such as registry.example/team; without it, images of this machine.",
     )
     image_tag: str | None = parameter(None, "Tag of the images; by default that of the component files.")
     cache_folder: str | None = parameter(
@@ -47,7 +48,7 @@ class CompileParameters(TrainingResources):
         None,
         "Accelerator of the training step: nvidia.com/gpu on Kubernetes, NVIDIA_TESLA_T4 or the like on Vertex AI.",
     )
-    accelerators: Literal["1", "2", "4", "8", "16"] = parameter("1", "How many of it.")
+    accelerators: Literal["1", "2", "4", "8", "16"] = parameter("1", "How many accelerators the training step has.")
 
     def resources(self, step: Step) -> tuple[str, str]:
         """Return CPUs and memory of a step, as Kubernetes writes them: `500m`, `16G`."""
@@ -72,10 +73,10 @@ class KubeflowParameters(Parameters):
     cookies: str | None = parameter(
         None, "Cookie of a login, such as authservice_session=….", envvar="CAPTIONFLOW_KFP_COOKIES"
     )
-    client_id: str | None = parameter(None, "OAuth client of Google's Identity-Aware Proxy before it.")
+    client_id: str | None = parameter(None, "OAuth client of Google's Identity-Aware Proxy before Kubeflow.")
     other_client_id: str | None = parameter(None, "OAuth client of a desktop user of that proxy.")
     other_client_secret: str | None = parameter(None, "That client's secret.", envvar="CAPTIONFLOW_KFP_CLIENT_SECRET")
-    ssl_ca_cert: str | None = parameter(None, "File of the authority to trust.")
+    ssl_ca_cert: str | None = parameter(None, "File with the certificate of the authority to trust.")
     verify_ssl: bool = parameter(True, "Check the server's certificate.")
 
 

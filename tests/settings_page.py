@@ -16,19 +16,22 @@ PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 TABLES = {
     "training": PlaceParameters, "dataflow": DataflowParameters, "tfx": TfxSettings, "vertex": PipelineSettings,
 }  # fmt: skip
+_DEFAULTS = {"pipeline_root": "`image_captioning_tfx` in the artifact root"}  # that of the DAG
 
 
 def table(parameters: type[Parameters]) -> str:
     """Return a table of the environment variables of a class."""
     schemas = parameters.json_schema()
     rows = [
-        f"| `{variable(name)}` | {_default(schemas[name]['default'])} | {schemas[name]['description']} |"
+        f"| `{variable(name)}` | {_default(name, schemas[name]['default'])} | {schemas[name]['description']} |"
         for name in sorted(schemas, key=lambda name: name not in parameters.__annotations__)  # its own first
     ]
     return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 
-def _default(value: object) -> str:
+def _default(name: str, value: object) -> str:
+    if name in _DEFAULTS:
+        return _DEFAULTS[name]
     return "" if value in (None, []) else f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 

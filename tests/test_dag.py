@@ -254,14 +254,14 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"sources": ["{artifacts}/none.json"]}, {}, "/artifacts/none.json: cannot be read (no such file)"),
     ({"split": "0.5,0.5,0.5"}, {}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
     ({"image_size": 250}, {}, "250 is not a multiple of 16"),
-    (DATAFLOW, {}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
+    (DATAFLOW, {}, "CAPTIONFLOW_REGION: DataflowRunner needs it; the deployment must set it"),
     ({"epoch": 3}, {}, "epoch: is no field of this form; leave it out"),
     ({"epochs": "many"}, {}, "Invalid input for param epochs: 'many' is not of type 'integer'"),
     ({"beam_options": ["--direct_num_workers=many"]}, {}, "argument --direct_num_workers: invalid int value: 'many'"),
     (
         DATAFLOW,
         {"DATAFLOW_STAGING_ROOT": "gs://b/s", "REGION": "r"},
-        "artifact_root: Dataflow's workers do not reach {artifacts}, but gs://",
+        "artifact_root: Dataflow's workers do not reach {artifacts}; give a gs:// folder",
     ),
     (
         DATAFLOW,

@@ -166,7 +166,7 @@ def test_no_option_of_a_container_is_filled_in_from_its_environment(
     task, context, _ = resumed(monkeypatch, tmp_path, "train", "model")
     assert "captionflow" in containers.command_of(task, context)
     context["params"]["artifact_root"] = "gs://bucket/$(PASSWORD)"
-    with pytest.raises(InvalidInputError, match=r"holds '\$\(', which a container's command may not"):
+    with pytest.raises(InvalidInputError, match=r"holds '\$\(', which a container's command may not; leave it out"):
         containers.command_of(task, context)
 
 

@@ -234,7 +234,7 @@ def test_when_nothing_is_left_the_step_fails_in_one_line(
     [
         ("--image-sise=3", "--image-sise: neither"),
         ("--direct_num_workers=many", "invalid int value: 'many'"),
-        ("attribution", "attribution: belongs to no option"),
+        ("attribution", "attribution: belongs to no option; write --name=value"),
     ],
 )
 def test_a_wrong_beam_option_is_one_line(ingested: str, tmp_path: Path, option: str, message: str) -> None:

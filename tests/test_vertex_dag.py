@@ -93,8 +93,8 @@ def test_parsing_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"project": ""}, "CAPTIONFLOW_VERTEX_PROJECT: is empty"),
-        ({"region": ""}, "CAPTIONFLOW_VERTEX_REGION: is empty"),
+        ({"project": ""}, "CAPTIONFLOW_VERTEX_PROJECT: is empty; the deployment must set it"),
+        ({"region": ""}, "CAPTIONFLOW_VERTEX_REGION: is empty; the deployment must set it"),
         ({"spec": "/nowhere/spec.json"}, "CAPTIONFLOW_VERTEX_SPEC: /nowhere/spec.json: no such file"),
     ],
 )

@@ -107,9 +107,9 @@ def _dataflow_options(artifact_root: str) -> dict[str, str]:
     dataflow = DataflowParameters.from_environment()
     for name in ("region", "dataflow_staging_root"):
         if not getattr(dataflow, name):
-            raise InvalidInputError(f"{variable(name)}: {DATAFLOW} needs it")
+            raise InvalidInputError(f"{variable(name)}: {DATAFLOW} needs it; the deployment must set it")
     if not artifact_root.startswith("gs://"):
-        raise InvalidInputError(f"artifact_root: Dataflow's workers do not reach {artifact_root}, but gs://…")
+        raise InvalidInputError(f"artifact_root: Dataflow's workers do not reach {artifact_root}; give a gs:// folder")
     # The provider's operator gives these itself.
     return {name: value for name, value in dataflow_options(dataflow).items() if name not in ("project", "region")}
 

@@ -26,7 +26,7 @@ def command_of(task: StepTask, context: Context) -> list[str]:
     command = ["captionflow", task.step.name, *options(uris), *task.parameters(context).to_options()]
     # Kubernetes would put a variable of the container in its place, which may be a secret.
     if expanded := [option for option in command if "$(" in option]:
-        raise InvalidInputError(f"{expanded[0]}: holds '$(', which a container's command may not")
+        raise InvalidInputError(f"{expanded[0]}: holds '$(', which a container's command may not; leave it out")
     return command
 
 

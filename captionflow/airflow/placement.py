@@ -42,7 +42,7 @@ class PlaceParameters(TrainingResources, VertexSettings):
     train_image: str | None = parameter(
         None,
         f"Image of the container for {KUBERNETES} or {VERTEX}, such as "
-        "registry.example/team/captionflow-evaluation:1, which docker/build-components.sh makes; it can train, too.",
+        "registry.example/team/captionflow-evaluation:1: docker/build-components.sh makes it, and it can train, too.",
     )
     train_gpus: int = parameter(1, "GPUs of the container; 0 uses the CPUs alone.", minimum=0, maximum=16)
     pod_namespace: str = parameter("default", "Namespace of the pod; on Cloud Composer composer-user-workloads.")
@@ -59,15 +59,17 @@ class PlaceParameters(TrainingResources, VertexSettings):
         "Kubernetes Secret whose keys become environment variables of the container: keys of an object store, or "
         "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
     )
-    pod_gpu: str = parameter("nvidia.com/gpu", "What the cluster calls its GPUs.")
+    pod_gpu: str = parameter("nvidia.com/gpu", "Name under which the cluster offers its GPUs.")
     pod_node_labels: tuple[str, ...] = parameter(
-        (), "Labels of the node, as NAME=VALUE, such as cloud.google.com/gke-accelerator=nvidia-tesla-t4."
+        (),
+        "Labels of the node, as NAME=VALUE with spaces between them, such as "
+        "cloud.google.com/gke-accelerator=nvidia-tesla-t4.",
     )
     vertex_staging_bucket: str | None = parameter(
         None, "Bucket in Cloud Storage for Vertex AI's own files.", pattern="^gs://.", examples=["gs://bucket/vertex"]
     )
     vertex_machine_type: str = parameter(
-        "n1-standard-8", "Machine of the job; the accelerator must fit it, and N1 fits NVIDIA_TESLA_T4."
+        "n1-standard-8", "Machine of the job; it must take the accelerator, as N1 takes NVIDIA_TESLA_T4."
     )
     vertex_accelerator: str = parameter(
         "NVIDIA_TESLA_T4",

@@ -38,8 +38,8 @@ class PipelineSettings(VertexSettings):
     vertex_pipeline_root: str | None = parameter(None, "gs:// folder for Vertex AI's own files.")
     vertex_spec: str | None = parameter(
         None,
-        "The compiled pipeline: a path that the worker can read, or gs://; by default the JSON file of the DAG's name "
-        "beside it.",
+        "The compiled pipeline: a path that the worker can read, or gs://; by default the JSON file beside the DAG "
+        "file that has its name.",
     )
 
 
@@ -185,7 +185,7 @@ class RunOnVertex(BaseOperator):
         place = PipelineSettings.from_environment()
         for name in ("vertex_project", "vertex_region", "vertex_pipeline_root"):
             if not getattr(place, name):
-                raise InvalidInputError(f"{variable(name)}: is empty")
+                raise InvalidInputError(f"{variable(name)}: is empty; the deployment must set it")
         if "://" not in self.spec and not Path(self.spec).is_file():
             raise InvalidInputError(
                 f"{variable('vertex_spec')}: {self.spec}: no such file; `captionflow tfx compile` writes it"

@@ -48,8 +48,7 @@ class TrainParameters(Parameters):
     )
     max_vocabulary: int = parameter(
         20_000,
-        "Words learnt, at most: the most frequent ones. Memory grows with it, and nobody who writes captions should "
-        "decide how far.",
+        "Words learnt, at most: the most frequent ones. It bounds the memory, whatever the captions hold.",
         minimum=1,
         maximum=1_000_000,
     )

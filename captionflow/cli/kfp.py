@@ -45,8 +45,12 @@ def submit(
             help='The run\'s arguments as JSON: {"component_artifact_root": "s3://…", "sources": ["s3://…"]}.'
         ),
     ] = "{}",
-    run_name: Annotated[str | None, typer.Option(help="By default the pipeline's name and the time.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless it is success.")] = False,
+    run_name: Annotated[
+        str | None, typer.Option(help="Name of the run; by default the pipeline's name and the time.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the run ends; exit code 1 unless it succeeds.")
+    ] = False,
     vertex: Annotated[
         bool, typer.Option("--vertex", help="Submit to Vertex AI Pipelines instead of Kubeflow.")
     ] = False,

@@ -12,5 +12,5 @@ class EvaluateParameters(CaptionParameters):
 
     evaluate_batch_size: int = parameter(32, "Images captioned at a time.", minimum=1, maximum=4096)
     gallery_size: int = parameter(
-        12, "Pictures shown in the report at each end, best and worst.", minimum=1, maximum=500
+        12, "Pictures in the report with the best captions, and as many with the worst.", minimum=1, maximum=500
     )

@@ -47,7 +47,7 @@ class FetchParameters(AccessParameters):
         30.0, "Seconds one attempt at an image may take in all.", minimum=0.1, maximum=600.0
     )
     fetch_total_timeout: float = parameter(
-        90.0, "Seconds after which no further attempt at an image is begun or goes on.", minimum=0.1, maximum=3600.0
+        90.0, "Seconds all attempts at an image may take together.", minimum=0.1, maximum=3600.0
     )
     fetch_retries: int = parameter(3, "Further attempts at an image after a passing failure.", minimum=0, maximum=10)
     host_concurrency: int = parameter(
@@ -59,7 +59,7 @@ class FetchParameters(AccessParameters):
     host_failures: int = parameter(
         32,
         "Failures in a row after which a host is left alone for a minute; its images become retryable rejects. "
-        "0 never does.",
+        "0 leaves none alone.",
         minimum=0,
         maximum=10_000,
     )

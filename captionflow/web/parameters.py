@@ -16,14 +16,14 @@ class AccessParameters(Parameters):
 
     allow_url_prefix: tuple[str, ...] = parameter(
         (),
-        "Sources with http(s) and image URLs under these prefixes may lead to hosts inside the network; image URLs "
-        "may also be local files or object stores. All others must be public http(s).",
+        "Prefixes to open. Below them, http(s) URLs of sources and images may lead to hosts inside the network, and "
+        "images may be local files or lie in object stores. All others must be public http(s).",
         reaches=URI,
         common=True,
     )
     allow_host: tuple[str, ...] = parameter(
         (),
-        "Hosts inside the network, by name or address, that sources and image URLs with http(s) may lead to.",
+        "Hosts inside the network to open, by name or address, for http(s) URLs of sources and images.",
         reaches=HOST,
     )
 

@@ -19,11 +19,11 @@ Needed:
   --service-account  e-mail of the account that Airflow's tasks run as
   --artifact-root    gs:// folder that receives the artifacts
 
-By choice:
+Optional:
   --vertex-root URI               gs:// folder for Vertex AI's own files; by default vertex below the artifact root
   --vertex-service-account EMAIL  account that Vertex AI's steps run as; by default that of Airflow's tasks
   --set NAME=VALUE                a setting of the DAGs, such as TRAIN_ON=vertex, which becomes the environment variable
-                                  CAPTIONFLOW_NAME (docs/composer.md); may be repeated
+                                  CAPTIONFLOW_NAME (docs/settings.md); may be repeated
   --image-version VERSION         Composer's image; by default the newest build of the Airflow that the tests know
   --size SIZE                     small, medium or large; for a new environment, by default small
   --package FOLDER                by default build/composer
@@ -32,7 +32,7 @@ By choice:
   --no-smoke-run                  do not run the DAG at the end
   --dry-run                       print each action and run nothing
 
-What it does, in this order, and no step where there is nothing to change:
+What it does, in this order; it changes only what differs:
   1. the environment is created, if there is none of that name
   2. our wheel is published in the Python repository captionflow-python of Artifact Registry, and pip.conf names that
   3. its PyPI packages become those of the package's requirements.txt

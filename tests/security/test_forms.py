@@ -398,7 +398,7 @@ def test_the_command_line_refuses_such_an_id_in_one_line(small_sample: Path, tmp
         ({"epochs": 0}, "--epochs: 0 is not within"),
         ({"beam_size": 99}, "--beam-size: 99 is not within"),
         ({"beam_options": ["--direct_num_workers=many"]}, "Beam: "),
-        ({"runner": "DataflowRunner"}, "CAPTIONFLOW_REGION: DataflowRunner needs it"),
+        ({"runner": "DataflowRunner"}, "CAPTIONFLOW_REGION: DataflowRunner needs it; the deployment must set it"),
         ({"epoch": 3}, "epoch: is no field of this form; leave it out"),
     ],
 )
