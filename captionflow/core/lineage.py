@@ -27,11 +27,11 @@ class Node:
     def to_json(self) -> dict[str, Any]:
         """Return the tree as JSON holds it."""
         manifest = self.artifact.manifest if self.artifact else None
-        told = ("parameters", "code_version", "counts", "metrics", "run")
+        names = ("parameters", "code_version", "counts", "metrics", "run")
         return {
             **asdict(self.recorded),
             "note": self.note,
-            **{name: getattr(manifest, name) if manifest else None for name in told},
+            **{name: getattr(manifest, name) if manifest else None for name in names},
             "parents": [parent.to_json() for parent in self.parents],
         }
 

@@ -68,7 +68,7 @@ class PublicOnly:
         if not public:
             raise NotPublicError(f"{name} has no public address")
         try:
-            # To the address that was checked: the name may resolve to another the next time. Types know no mixins.
+            # To the address that was checked: the name may resolve to another the next time. mypy sees no mixin.
             for self._dns_host in public[:-1]:
                 with suppress(NewConnectionError, ConnectTimeoutError):
                     return super()._new_conn()  # type: ignore[misc]
