@@ -65,12 +65,12 @@ def test_the_form_shows_the_common_fields_and_folds_the_others_by_step(page: Pag
     expect(form.locator("[data-scope=accordion][data-part=item-trigger]")).to_have_text(sections)
     expect(form.get_by_role("spinbutton", name="epochs")).to_have_attribute("aria-valuemin", "1")
     expect(form.get_by_role("spinbutton", name="warmup_share")).to_be_hidden()
+    expect(form.get_by_text("Passes over the training split, at most.")).to_be_visible()
     page.set_viewport_size({"width": 1400, "height": 2600})
     shoot(page, "form-first")
     open_section(form, "Advanced: train")
     expect(form.get_by_role("spinbutton", name="warmup_share")).to_be_visible()
     expect(form.get_by_role("combobox", name="device")).to_be_visible()
-    expect(form.get_by_text("Passes over the training split, at most.")).to_be_visible()
 
 
 def test_the_form_takes_no_wrong_value(page: Page) -> None:
