@@ -212,6 +212,7 @@ def test_robots_tags_are_respected_unless_told_otherwise(site: Site, tag: str, r
     else:
         assert fetched(fetcher(site.url), f"{site.url}/a.jpg") == b"image"
     assert fetched(fetcher(site.url, x_robots_tag="ignore"), f"{site.url}/a.jpg") == b"image"
+    assert failure(fetcher(site.url, x_robots_tag="strict"), f"{site.url}/a.jpg").reason == "robots_tag"
 
 
 def test_the_user_agent_can_be_set(site: Site) -> None:

@@ -21,7 +21,8 @@ from captionflow.core.uris import file_system, is_local
 from captionflow.images.attempts import Attempts, FetchError
 from captionflow.images.hosts import CircuitOpenError, Hosts
 from captionflow.images.memory import MemoryBudget
-from captionflow.images.parameters import ImageParameters
+from captionflow.images.parameters import ROBOTS_TAGS, ImageParameters
+from captionflow.images.robots import RobotsTxt
 from captionflow.web.access import WEB_SCHEMES, Access, NotPublicError, real_path
 from captionflow.web.client import MAX_REDIRECTS, Web, parse, redirect_target
 
@@ -45,6 +46,7 @@ class Fetcher:
         self._large_images = MemoryBudget(_LARGE_IMAGES_BYTES)
         headers = {"User-Agent": parameters.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
         self._web = Web(self._access, headers, connections=parameters.host_concurrency)
+        self._robots_txt = RobotsTxt(parameters.user_agent) if parameters.robots_txt == "respect" else None
 
     @contextmanager
     def fetch(self, attempts: Attempts) -> Iterator[bytes]:
@@ -70,7 +72,7 @@ class Fetcher:
     def _attempt(self, attempts: Attempts, resources: ExitStack) -> bytes:
         try:
             if urlsplit(attempts.url).scheme in WEB_SCHEMES:
-                return self._follow(attempts, resources)
+                return self._follow(attempts.url, attempts, resources, self._robots_txt)
             return self._checked_size(self._read_file(attempts.url, resources))
         except (FetchError, CircuitOpenError, MemoryError):
             raise
@@ -97,15 +99,27 @@ class Fetcher:
         except ValueError as error:  # of what the store answered, not of the URL
             raise _unreadable(error) from error
 
-    def _follow(self, attempts: Attempts, resources: ExitStack) -> bytes:
-        """Fetch over HTTP, through redirects."""
-        url = attempts.url
+    def _follow(self, url: str, attempts: Attempts, resources: ExitStack, robots_txt: RobotsTxt | None) -> bytes:
+        """Fetch over HTTP, through redirects, what `robots_txt` lets this robot fetch."""
         for _ in range(MAX_REDIRECTS + 1):
+            if robots_txt and not robots_txt.allows(url, partial(self._read_robots_txt, attempts)):
+                raise FetchError("robots_txt", "the server's robots.txt forbids robots to fetch it")
             body, location = self._get(url, attempts, resources)
             if location is None:
                 return body
             url = redirect_target(url, location)
         raise FetchError("too_many_redirects", f"more than {MAX_REDIRECTS}")
+
+    def _read_robots_txt(self, attempts: Attempts, url: str) -> bytes:
+        with ExitStack() as resources:
+            try:
+                return self._follow(url, attempts, resources, None)
+            except FetchError as error:
+                if not error.retryable:
+                    return b""  # RFC 9309, section 2.3.1.3
+                raise FetchError(
+                    error.reason, f"robots.txt: {error}", retryable=True, retry_after=error.retry_after
+                ) from error
 
     def _get(self, url: str, attempts: Attempts, resources: ExitStack) -> tuple[bytes, str | None]:
         """Make one request; returns the body, or where to go instead."""
@@ -153,8 +167,9 @@ class Fetcher:
             retryable = response.status in _RETRY_STATUSES
             wait = _retry_after(response.headers.get("Retry-After", "")) if retryable else None
             raise FetchError(f"http_{response.status}", response.reason or "", retryable=retryable, retry_after=wait)
-        if self._parameters.x_robots_tag == "respect" and _forbids_training(response.headers.get("X-Robots-Tag", "")):
-            raise FetchError("robots_tag", "X-Robots-Tag asks not to use the image for machine learning")
+        forbidden = ROBOTS_TAGS[self._parameters.x_robots_tag] & _words(response.headers.get("X-Robots-Tag", ""))
+        if forbidden:
+            raise FetchError("robots_tag", f"its X-Robots-Tag says {', '.join(sorted(forbidden))}")
 
     def _read(self, response: urllib3.BaseHTTPResponse, encoding: str, resources: ExitStack) -> bytes:
         length = None if encoding in _COMPRESSIONS else response.length_remaining
@@ -231,7 +246,6 @@ def _retry_after(header: str) -> float | None:
     return min(_LONGEST_RETRY_AFTER, max(0.0, at - time.time()))
 
 
-def _forbids_training(robots_tag: str) -> bool:
+def _words(robots_tag: str) -> set[str]:
     # "noai, noindex" or "somebot: noimageai"
-    words = {word.strip().lower() for part in robots_tag.split(",") for word in part.split(":")}
-    return not words.isdisjoint({"noai", "noimageai"})
+    return {word.strip().lower() for part in robots_tag.split(",") for word in part.split(":")}

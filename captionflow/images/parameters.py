@@ -7,6 +7,14 @@ from captionflow.core.parameters import Parameters, parameter
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.web.parameters import AccessParameters
 
+_NO_TRAINING = frozenset({"noai", "noimageai"})
+ROBOTS_TAGS = {
+    "respect": _NO_TRAINING,
+    "strict": _NO_TRAINING | {"noindex", "noimageindex"},
+    "ignore": frozenset[str](),
+}
+"""The choices of `x_robots_tag`: the words of the header that reject an image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImageParameters(Parameters):
@@ -68,8 +76,14 @@ class FetchParameters(AccessParameters):
         "How the job names itself to web servers; say who you are, in printable ASCII.",
         pattern="^[ -~]+$",
     )
-    x_robots_tag: Literal["respect", "ignore"] = parameter(
-        "respect", "What to do when a server's X-Robots-Tag says noai or noimageai: respect rejects the image."
+    x_robots_tag: str = parameter(
+        "respect",
+        "Which words of a server's X-Robots-Tag reject an image. respect: noai, noimageai; strict: also noindex, "
+        "noimageindex; ignore: none.",
+        enum=[*ROBOTS_TAGS],
+    )
+    robots_txt: Literal["respect", "ignore"] = parameter(
+        "ignore", "respect: read each server's robots.txt, and reject the images that it forbids robots to fetch."
     )
 
 

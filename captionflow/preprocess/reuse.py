@@ -33,6 +33,8 @@ _REJECT_PARAMETERS = (
     "allow_url_prefix",
     "allow_host",
     "x_robots_tag",
+    "robots_txt",
+    "user_agent",
     "max_image_megabytes",
     "max_image_megapixels",
     "decode_seconds",
