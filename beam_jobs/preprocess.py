@@ -18,7 +18,7 @@ from beam_jobs.parameters import JobParameters
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.draft import Draft, begin
 from captionflow.core.errors import InvalidInputError, StepFailedError
-from captionflow.core.records import CAPTIONS
+from captionflow.core.records import CAPTIONS, SPLIT_CHOICES
 from captionflow.core.steps import INGESTED, PREPROCESSED
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import resolve
@@ -66,9 +66,9 @@ def run(
     source = open_artifact(ingested, INGESTED)
     source.verify()
     images = source.count("images")
-    layout = Layout.plan(images, parameters)
+    layout = Layout.plan(_images_by_split(source), parameters)
     with source.open(CAPTIONS, check=False) as lines:
-        check_splits(lines, images, layout, parameters)
+        check_splits(lines, layout, parameters)
     if reuse and resolve(reuse) == resolve(output):
         raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
     earlier = open_earlier(reuse, parameters) if reuse else None
@@ -90,6 +90,15 @@ def run(
     return artifact.uri
 
 
+def _images_by_split(source: Artifact) -> dict[str | None, int]:
+    """Return the number of images by the split that their sources give, of an ingested artifact."""
+    images: dict[str | None, int] = {None: source.count("images")}
+    if "splits" in source.manifest.counts:  # which older artifacts lack
+        images |= {choice: source.count("splits", choice, default=0) for choice in SPLIT_CHOICES}
+        images[None] = max(0, images[None] - sum(images[choice] for choice in SPLIT_CHOICES))
+    return {choice: number for choice, number in images.items() if number}
+
+
 def _run(
     options: "PipelineOptions",
     source: Artifact,
@@ -109,7 +118,7 @@ def _run(
     shared = Shared()
     if workers:
         shared.acquire(lambda: workers)  # so that Beam's threads find them, and start no others
-    _LOG.info("preprocess: %d captions into %s shards of train, val and test", captions, layout.counts)
+    _LOG.info("preprocess: %d captions into shards: %s", captions, layout.counts)
     with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         records = pipeline | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}") | transforms.FilterCaptions(parameters)
         if earlier:
@@ -118,7 +127,7 @@ def _run(
             records
             | transforms.GroupByShard(layout)
             | transforms.WriteShards(draft, start_workers, shared)
-            | transforms.CommitManifest(draft, captions, earlier.artifact.parent if earlier else None)
+            | transforms.CommitManifest(draft, layout, captions, earlier.artifact.parent if earlier else None)
         )
 
 

@@ -84,7 +84,7 @@ class GroupByShard(beam.PTransform[beam.PCollection[Record | Earlier], beam.PCol
 
     def expand(self, records: beam.PCollection[Record | Earlier]) -> beam.PCollection[Shard]:
         """Records → (split, index, count) with its records as JSON."""
-        return records | "AssignShards" >> beam.Map(preprocess.assign_shard, self._layout) | beam.GroupByKey()
+        return records | "AssignShards" >> beam.FlatMap(preprocess.assign_shard, self._layout) | beam.GroupByKey()
 
 
 class WriteShards(beam.PTransform[beam.PCollection[Shard], beam.PCollection[ShardInfo]]):
@@ -107,9 +107,9 @@ class WriteShards(beam.PTransform[beam.PCollection[Shard], beam.PCollection[Shar
 class CommitManifest(beam.PTransform[beam.PCollection[ShardInfo], beam.PCollection[str]]):
     """Gather the ShardInfos and write the manifest, last of all."""
 
-    def __init__(self, draft: Draft, captions: int, reused: Parent | None = None) -> None:
+    def __init__(self, draft: Draft, layout: Layout, captions: int, reused: Parent | None = None) -> None:
         super().__init__()
-        self._arguments = draft, captions, reused
+        self._arguments = draft, layout, captions, reused
 
     def expand(self, infos: beam.PCollection[ShardInfo]) -> beam.PCollection[str]:
         """ShardInfos → the URI of the artifact, once."""

@@ -35,7 +35,8 @@ collect_ignore = ["tfx"]
 
 # Why a test may be skipped in CI; it fails for any other reason.
 MAY_BE_MISSING = (
-    "coco-mini",  # a fresh clone has no such folder beside it
+    "coco-mini",  # a fresh clone has no such folder beside it, nor the next
+    "flickr8k",
     "make flink",  # its cluster takes Java, Maven and minutes to build
     "no Docker engine with the components' images",  # docker/build-components.sh builds them
 )
@@ -144,3 +145,12 @@ def coco_mini() -> Path:
     if not COCO_MINI.is_dir():
         pytest.skip("coco-mini is not on this machine")
     return COCO_MINI
+
+
+@pytest.fixture(scope="session")
+def flickr8k() -> Path:
+    """7,000 real photographs of Flickr8k with captions, where they are to be had."""
+    folder = COCO_MINI.parent / "flickr8k"
+    if not folder.is_dir():
+        pytest.skip("flickr8k is not on this machine")
+    return folder

@@ -3,6 +3,7 @@
 Pictures come as PNG and are stored as pixels, so that no codec's version matters.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,15 +16,17 @@ from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
 
+LENGTH_OF_PATH = 200  # Longer than pytest's folders; Avro stores the length of each text.
+
 # The first 16 digits of each file's sha256.
-INGESTED = {"captions.jsonl": "74cbda7c36ce70d3", "rejects.jsonl": "45c46698246f0f9f"}
+INGESTED = {"captions.jsonl": "ad319f5c45d713a5", "rejects.jsonl": "62f162f54a15e0a2"}
 PREPROCESSED = {
     "rejects/test/00000-of-00001.jsonl": "e3b0c44298fc1c14",
-    "rejects/train/00000-of-00001.jsonl": "633bb4c8cf58235e",
-    "rejects/val/00000-of-00001.jsonl": "e7bf5e99cf478d5a",
-    "test/00000-of-00001.avro": "c6fd308f8002ad54",
-    "train/00000-of-00001.avro": "6a8e26594e8b55e3",
-    "val/00000-of-00001.avro": "7a4de9324f426ebe",
+    "rejects/train/00000-of-00001.jsonl": "a4b1755c4a8ebf2b",
+    "rejects/val/00000-of-00001.jsonl": "c2a0f03ac13e0dd8",
+    "test/00000-of-00001.avro": "46c55f78527d820e",
+    "train/00000-of-00001.avro": "705b08ed3167e1ab",
+    "val/00000-of-00001.avro": "e92e58a5333532f8",
 }
 
 
@@ -36,13 +39,20 @@ def caption(number: int, **changes: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def digests(uri: str) -> dict[str, str]:
-    return {file.path: file.sha256[:16] for file in open_artifact(uri).manifest.files}
+def digests(uri: str, folder: Path) -> dict[str, str]:
+    """Return path → digest of an artifact's files, in which the records' URLs lie in another folder of equal length."""
+    artifact, name = open_artifact(uri), str(folder).encode()
+    contents = {file.path: (folder / uri / file.path).read_bytes() for file in artifact.manifest.files}
+    return {
+        path: hashlib.sha256(content.replace(name, b"/" * len(name))).hexdigest()[:16]
+        for path, content in contents.items()
+    }
 
 
 def test_the_same_input_gives_the_same_bytes_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # The records hold the URLs, which are paths below it.
-    Path("images").mkdir()
+    folder = tmp_path / ("f" * (LENGTH_OF_PATH - len(f"{tmp_path}/")))
+    (folder / "images").mkdir(parents=True)
+    monkeypatch.chdir(folder)
     for image in range(12):
         pixels = bytes((image * 29 + i * 7) % 256 for i in range(3 * 48 * 40))
         Image.frombytes("RGB", (48, 40), pixels).save(f"images/{image}.png")
@@ -59,5 +69,5 @@ def test_the_same_input_gives_the_same_bytes_as_ever(tmp_path: Path, monkeypatch
         allow_url_prefix=("images",), image_size=32, image_format="tensor", split="0.5,0.25,0.25"
     )
     preprocessed = run(ingested, "preprocessed", parameters, [])
-    assert digests(ingested) == INGESTED
-    assert digests(preprocessed) == PREPROCESSED
+    assert digests(ingested, folder) == INGESTED
+    assert digests(preprocessed, folder) == PREPROCESSED

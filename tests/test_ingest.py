@@ -208,7 +208,7 @@ def test_the_csv_of_the_beam_documentation_gives_its_two_captions(tmp_path: Path
     ],
 )
 def test_csv_as_people_write_it(tmp_path: Path, text: str, caption: str) -> None:
-    assert run(tmp_path, text.encode()) == ([ImageCaption(7, 1, caption, "u", "n", "l")], [])
+    assert run(tmp_path, text.encode()) == ([ImageCaption(7, 1, caption, f"{tmp_path}/u", "n", "l")], [])
 
 
 def test_json_lines_as_people_write_them(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from captionflow.core.artifact import open_artifact
 from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.records import UNKNOWN_LICENSE
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
 from tests.servers import Site, send
@@ -52,12 +53,9 @@ def lines(bad: bytes) -> bytes:
         (with_annotation(id=2**70), "ill_typed_field", "id"),
         (with_annotation(caption=None), "missing_field", "caption"),
         (with_annotation(caption=["a", "list"]), "ill_typed_field", "caption"),
-        (with_image(license=None), "unknown_license", "None"),
-        (with_image(license=77), "unknown_license", "77"),
-        (with_image(license=[4]), "unknown_license", "()"),
         (with_image(coco_url=None), "missing_field", "image_url"),
         (with_image(coco_url=5), "ill_typed_field", "image_url"),
-        (with_image(file_name=None), "missing_field", "image_name"),
+        (with_image(file_name=5), "ill_typed_field", "image_name"),
         (coco(annotations=[*ANNOTATIONS, "text"]), "missing_field", "image_id"),
         (
             coco(images=[*IMAGES, {**IMAGES[0], "coco_url": "http://other"}, 5], annotations=[*ANNOTATIONS, {}]),
@@ -75,6 +73,9 @@ def lines(bad: bytes) -> bytes:
         (table(b"7,2,\xff\xfe,u,n,l\n"), "ill_typed_field", "caption"),
         (lines(jsonl(row(1))), "duplicate_id", "1"),
         (lines(jsonl(row(2, image_url="http://other"))), "conflicting_image", "another URL"),
+        (lines(jsonl(row(2, split="holdout"))), "unknown_split", "'holdout', none of train, val, test"),
+        (lines(jsonl(row(2, split=["train"]))), "ill_typed_field", "split"),
+        (lines(jsonl(row(2, split="train"))), "conflicting_image", "or split"),
         (lines(jsonl(row(2, caption=None))), "missing_field", "caption"),
         (lines(jsonl(row(2, caption=2))), "ill_typed_field", "caption"),
         (lines(jsonl(row(2, caption="\ud800"))), "ill_typed_field", "caption"),
@@ -92,6 +93,13 @@ def test_a_bad_row_is_a_reject_with_its_reason(tmp_path: Path, source: bytes, re
     (reject,) = rejects
     assert (reject.stage, reject.reason) == ("ingest", reason)
     assert detail in reject.detail
+
+
+@pytest.mark.parametrize("license_", [None, 77, [4]])
+def test_a_licence_that_is_not_named_is_unknown_and_left_to_the_filter(tmp_path: Path, license_: Any) -> None:
+    captions, rejects = run(tmp_path, with_image(license=license_, file_name=None))
+    assert not rejects
+    assert (captions[-1].image_license, captions[-1].image_name) == (UNKNOWN_LICENSE, "")
 
 
 def test_an_id_used_in_two_sources_is_kept_once(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.draft import begin
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.licenses import COCO_LICENSES
-from captionflow.core.records import ImageCaption, Reject, Sample
-from captionflow.core.shards import SPLITS, read_shard
+from captionflow.core.records import SPLITS, ImageCaption, Reject, Sample
+from captionflow.core.shards import read_shard
 from captionflow.preprocess.captions import parse
 from captionflow.preprocess.filters import apply_all, filter_license
 from captionflow.preprocess.parameters import PreprocessParameters
@@ -262,11 +262,12 @@ def test_a_terminal_shows_a_bar_and_the_end_a_summary(ingested: str, small_sampl
 
 def test_beam_counts_what_is_kept_and_rejected(small_sample: Path, tmp_path: Path) -> None:
     good = str(next((small_sample / "images").iterdir()))
-    records = [replace(CAPTION, image_id=i, id=i, image_url=url) for i, url in enumerate([good, good, "/gone.jpg"])]
     settings = parameters(small_sample)
+    captions = [replace(CAPTION, image_id=i, id=i, image_url=url) for i, url in enumerate([good, good, "/gone.jpg"])]
+    records = [apply_all(caption, settings) for caption in captions]
     draft = begin(str(tmp_path / "out"), "preprocessed", settings.to_json(), [])
     with beam.Pipeline("FnApiRunner") as pipeline:
-        shards = pipeline | beam.Create(records) | transforms.GroupByShard(Layout.plan(3, settings))
+        shards = pipeline | beam.Create(records) | transforms.GroupByShard(Layout.plan({None: 3}, settings))
         _ = shards | transforms.WriteShards(draft, partial(ShardWorkers, settings), Shared())
     counters = pipeline.result.metrics().query()["counters"]
     counted = {counter.key.metric.name: counter.committed for counter in counters}
@@ -369,15 +370,15 @@ def test_rejects_pass_through_the_later_stages() -> None:
 
 @given(st.integers(1, 10**6), st.sampled_from(["0.9,0.05,0.05", "0.5,0.25,0.25", "1,0,0"]))
 def test_a_layout_puts_every_image_into_an_existing_shard(images: int, split: str) -> None:
-    layout = Layout.plan(images, PreprocessParameters(split=split))
+    layout = Layout.plan({None: images}, PreprocessParameters(split=split))
     for image_id in range(50):
         key = layout.assign(image_id)
-        assert 0 <= key.index < key.count == layout.counts[SPLITS.index(key.split)]
+        assert 0 <= key.index < key.count == layout.counts[key.split]
     assert layout.assign(7) == layout.assign(7)
 
 
 def test_splits_have_their_shares() -> None:
-    layout = Layout.plan(20_000, PreprocessParameters())
+    layout = Layout.plan({None: 20_000}, PreprocessParameters())
     counts = Counter(layout.assign(image_id).split for image_id in range(20_000))
     assert counts["train"] == pytest.approx(18_000, rel=0.02)
     assert counts["val"] == pytest.approx(1_000, rel=0.1)

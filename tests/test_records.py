@@ -69,7 +69,7 @@ def test_other_keys_are_left_out() -> None:
     assert ImageCaption.from_mapping({**ROW, "width": 640}) == ImageCaption(**ROW)
 
 
-@pytest.mark.parametrize("name", ROW)
+@pytest.mark.parametrize("name", ["image_id", "id", "caption", "image_url"])
 def test_a_missing_field_is_named(name: str) -> None:
     for row in ({k: v for k, v in ROW.items() if k != name}, {**ROW, name: None}):
         with pytest.raises(RecordError, match=name) as raised:

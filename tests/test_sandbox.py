@@ -21,6 +21,7 @@ from captionflow.core.steps import PREPROCESSED
 from captionflow.images.decode import ImageError, StoredImage, process
 from captionflow.images.sandbox import Sandbox
 from captionflow.preprocess.captions import assign_shard
+from captionflow.preprocess.filters import apply_all
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import Layout, ShardKey
 from captionflow.preprocess.workers import ShardWorkers
@@ -200,13 +201,21 @@ def test_no_worker_ends_because_of_a_bad_picture(tmp_path: Path) -> None:
     )
     (tmp_path / "good").write_bytes(GOOD)
     (tmp_path / "bad").write_bytes(many_scans(2000))
-    draft, layout = begin(str(tmp_path / "out"), PREPROCESSED, parameters.to_json(), []), Layout.plan(1, parameters)
+    draft, layout = (
+        begin(str(tmp_path / "out"), PREPROCESSED, parameters.to_json(), []),
+        Layout.plan({None: 1}, parameters),
+    )
 
     def task(index: int) -> ShardTask:
         records = [
-            replace(CAPTION, image_id=i, id=i, image_url=str(tmp_path / name)) for i, name in enumerate(("good", "bad"))
+            apply_all(replace(CAPTION, image_id=i, id=i, image_url=str(tmp_path / name)), parameters)
+            for i, name in enumerate(("good", "bad"))
         ]
-        return ShardTask(draft, ShardKey("train", index, 1000), [assign_shard(record, layout)[1] for record in records])
+        return ShardTask(
+            draft,
+            ShardKey("train", index, 1000),
+            [packed for record in records for _, packed in assign_shard(record, layout)],
+        )
 
     others = psutil.Process().children()
     with closing(ShardWorkers(parameters)) as workers:

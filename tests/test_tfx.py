@@ -16,7 +16,7 @@ from google.protobuf.text_encoding import CEscape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionflow.sources.rows import COLUMNS
+from captionflow.sources.csv_export import COLUMNS
 from tests.dags import load
 from tests.processes import captionflow, wait_until
 from tests.test_dag import RUN_AT, Airflow

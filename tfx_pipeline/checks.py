@@ -10,7 +10,7 @@ from typing import IO
 
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.uris import file_system, is_local
-from captionflow.sources.rows import COLUMNS
+from captionflow.sources.csv_export import COLUMNS
 from tfx_pipeline.beam_args import beam_args
 from tfx_pipeline.parameters import TfxParameters
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from captionflow.core.errors import InvalidInputError
-from captionflow.core.parameters import FETCHED, HOST
+from captionflow.core.parameters import FETCHED, HOST, SOURCE
+from captionflow.core.records import part_source
 from captionflow.core.uris import resolve
 from captionflow.web.access import Prefix
 
@@ -38,6 +39,8 @@ def check_reach(values: Mapping[str, Any], schemas: Mapping[str, Mapping[str, An
 
 
 def _is_open(value: str, reaches: str, prefixes: list[Prefix]) -> bool:
+    if reaches == SOURCE:
+        return _is_open(part_source(value)[1], FETCHED, prefixes)
     if reaches == FETCHED and value.startswith(("http://", "https://")):
         return True  # the fetchers go to public addresses only
     if reaches == HOST:

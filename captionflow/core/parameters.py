@@ -15,9 +15,10 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from captionflow.core.errors import InvalidInputError
 
-URI, FETCHED, HOST = "uri", "fetched", "host"
+URI, FETCHED, SOURCE, HOST = "uri", "fetched", "source", "host"
 """What a parameter's value reaches, which its schema tells as `reaches`: a path or URI; the same, or what http and
-https fetch from public addresses; a host. In Airflow a run reaches only what its deployment opened (`reach`)."""
+https fetch from public addresses; the same, with a split before it; a host. In Airflow a run reaches only what its
+deployment opened (`reach`)."""
 
 # Halves of surrogate pairs, by which Python spells bytes that are no UTF-8, and the null that ends C's strings.
 _NO_TEXT = re.compile("[\ud800-\udfff\0]")

@@ -2,18 +2,35 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import combinations
 from typing import Any, ClassVar
 
 CAPTIONS = "captions.jsonl"
 """The file of an ingested artifact that holds its captions, one ImageCaption a line."""
 
+SPLITS = ("train", "val", "test")
+SPLIT_CHOICES = tuple("+".join(splits) for number in (1, 2, 3) for splits in combinations(SPLITS, number))
+"""What a source may give as an image's split: one, or several, of which a hash of the image's id chooses."""
+
+UNKNOWN_LICENSE = "unknown"
+"""The licence of an image whose source names none; a filter decides whether it is kept."""
+
 _INT64 = range(-(2**63), 2**63)
+_LONGEST_NAME = 50
 
 
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer of 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and value in _INT64
+
+
+def part_source(source: str) -> tuple[str | None, str]:
+    """Return the split and the URI of a source as its user gives it: `val+test=URI`, or a URI alone."""
+    given, equals, uri = source.partition("=")
+    splits = given.split("+")
+    choice = "+".join(split for split in SPLITS if split in splits)
+    return (choice, uri) if equals and {*splits} <= {*SPLITS} else (None, source)
 
 
 def unforeseeable(id_: int) -> bytes:
@@ -29,6 +46,17 @@ class RecordError(ValueError):
         self.reason = reason
 
 
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    if kind is int:
+        if not is_integer(value):
+            raise RecordError("ill_typed_field", f"{name} is not a 64-bit integer")
+    elif not isinstance(value, str):
+        raise RecordError("ill_typed_field", f"{name} is not text")
+    elif any("\ud800" <= char <= "\udfff" for char in value):
+        raise RecordError("ill_typed_field", f"{name} is not valid Unicode")
+    return value
+
+
 def to_json_line(record: Any) -> bytes:
     """Return a record, any dataclass of texts and numbers, as one line of JSON in UTF-8, newline included."""
     # A lone surrogate has no UTF-8 form; backslashreplace spells it as JSON itself would.
@@ -38,34 +66,38 @@ def to_json_line(record: Any) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ImageCaption:
-    """One caption of one image, as ingested. An image with five captions is five of these."""
+    """One caption of one image, as ingested. An image with five captions is five of these.
+
+    `split` is one of `SPLIT_CHOICES`; None leaves the choice to the shares of all splits.
+    """
 
     image_id: int
     id: int
     caption: str
     image_url: str
-    image_name: str
-    image_license: str
+    image_name: str = ""
+    image_license: str = UNKNOWN_LICENSE
+    split: str | None = None
 
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any]) -> "ImageCaption":
         """Check a row and build the record; other keys are left out.
 
         Raises:
-            RecordError: `missing_field` or `ill_typed_field`, with the name of the field.
+            RecordError: `missing_field` or `ill_typed_field`, with the name of the field, or `unknown_split`.
         """
+        given: dict[str, Any] = {}
         for field in fields(cls):
             value = row.get(field.name)
-            if value is None:
+            if value is not None:
+                given[field.name] = _checked(field.name, value, field.type)
+            elif field.default is MISSING:
                 raise RecordError("missing_field", field.name)
-            if field.type is int:
-                if not is_integer(value):
-                    raise RecordError("ill_typed_field", f"{field.name} is not a 64-bit integer")
-            elif not isinstance(value, str):
-                raise RecordError("ill_typed_field", f"{field.name} is not text")
-            elif any("\ud800" <= char <= "\udfff" for char in value):
-                raise RecordError("ill_typed_field", f"{field.name} is not valid Unicode")
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
+        if given.get("split", SPLITS[0]) not in SPLIT_CHOICES:
+            raise RecordError(
+                "unknown_split", f"split is {given['split'][:_LONGEST_NAME]!r}, none of {', '.join(SPLITS)}"
+            )
+        return cls(**given)
 
     @classmethod
     def from_json(cls, line: bytes | str) -> "ImageCaption":
@@ -98,13 +130,14 @@ class Reject:
     image_id: int | None = None
     image_url: str | None = None
     retryable: bool = False
+    split: str | None = None
 
     @classmethod
     def of(
         cls, caption: ImageCaption, stage: str, reason: str, detail: str = "", *, retryable: bool = False
     ) -> "Reject":
         """Reject `caption` at `stage`."""
-        return cls(stage, reason, detail, caption.id, caption.image_id, caption.image_url, retryable)
+        return cls(stage, reason, detail, caption.id, caption.image_id, caption.image_url, retryable, caption.split)
 
     @classmethod
     def from_json(cls, line: bytes | str) -> "Reject":
@@ -114,10 +147,14 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A cleaned caption and the id it was ingested with."""
+    """A caption: the id it was ingested with, its text for the model, and its text as it was ingested.
+
+    `raw` is empty in the shards of versions that did not keep it.
+    """
 
     id: int
     text: str
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +186,11 @@ class Sample:
                     "items": {
                         "type": "record",
                         "name": "Caption",
-                        "fields": [{"name": "id", "type": "long"}, {"name": "text", "type": "string"}],
+                        "fields": [
+                            {"name": "id", "type": "long"},
+                            {"name": "text", "type": "string"},
+                            {"name": "raw", "type": "string", "default": ""},
+                        ],
                     },
                 },
             },
@@ -164,7 +205,7 @@ class Sample:
     def to_avro(self) -> dict[str, Any]:
         """Return the record to write with `AVRO_SCHEMA`."""
         record: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**record, "captions": [{"id": caption.id, "text": caption.text} for caption in self.captions]}
+        return {**record, "captions": [{"id": c.id, "text": c.text, "raw": c.raw} for c in self.captions]}
 
     @classmethod
     def from_avro(cls, record: Any) -> "Sample":

@@ -7,7 +7,6 @@ import fastavro
 
 from captionflow.core.records import Sample
 
-SPLITS = ("train", "val", "test")
 REJECTS = "rejects"
 SHARD_SUFFIX = ".avro"
 

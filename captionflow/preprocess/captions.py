@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from captionflow.core.draft import Draft, now
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import Manifest, Parent
 from captionflow.core.records import ImageCaption, RecordError, Reject, to_json_line
-from captionflow.core.shards import REJECTS, SPLITS
-from captionflow.preprocess.filters import Record, apply_all
+from captionflow.core.shards import REJECTS
+from captionflow.preprocess.filters import CleanedCaption, Record, apply_all
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, Layout, ShardInfo
@@ -21,7 +22,7 @@ from captionflow.preprocess.shards import PROGRESS, Layout, ShardInfo
 # A split with this expected number of images is empty once in 10^21 times.
 _SURELY_SOME = 50
 
-_TAGS: dict[bytes, type[ImageCaption | Reject | Earlier]] = {b"C": ImageCaption, b"R": Reject, b"E": Earlier}
+_TAGS: dict[bytes, type[Any]] = {b"C": CleanedCaption, b"R": Reject, b"E": Earlier}
 _TAG_OF = {kind: tag for tag, kind in _TAGS.items()}
 
 
@@ -33,49 +34,53 @@ def parse(line: bytes) -> Record:
         return Reject("read", error.reason, str(error))
 
 
-def split_shares(parameters: PreprocessParameters) -> dict[str, float]:
-    """Return the shares of the splits that are to have images."""
-    return {split: share for split, share in zip(SPLITS, parameters.split_fractions, strict=True) if share}
-
-
-def check_splits(lines: Iterable[bytes], images: int, layout: Layout, parameters: PreprocessParameters) -> None:
-    """Refuse, before anything is fetched, a split that has a share of the images and would get none.
+def check_splits(lines: Iterable[bytes], layout: Layout, parameters: PreprocessParameters) -> None:
+    """Refuse, before anything is fetched, a split that is to have images and would get none.
 
     Args:
         lines: those of `captions.jsonl`; read only where there are so few images that a split may be empty.
-        images: their number.
 
     Raises:
         InvalidInputError: no caption's image falls into a split.
     """
-    shares = split_shares(parameters)
-    if all(share * images >= _SURELY_SOME for share in shares.values()):
+    if all(images >= _SURELY_SOME for images in layout.expected.values()):
         return
     records = (apply_all(parse(line), parameters) for line in lines)
-    filled = {layout.assign(record.image_id).split for record in records if isinstance(record, ImageCaption)}
+    captions = (record for record in records if isinstance(record, ImageCaption))
+    filled = {layout.assign(caption.image_id, caption.split).split for caption in captions}
     # Where no image is left at all, `commit` gives the reasons.
-    if filled and (empty := [split for split in shares if split not in filled]):
+    if filled and (empty := [split for split in layout.expected if split not in filled]):
         raise InvalidInputError(
-            f"--split: no image falls into {empty[0]}, whose share is {shares[empty[0]]:g}; take more images, or give "
-            "it a larger share (training needs train and val, evaluation needs test; 0 does without)"
+            f"--split: no image falls into {empty[0]}, whose share is {layout.share(empty[0]):.3g}; take more images, "
+            "or give it a larger share (training needs train and val, evaluation needs test; 0 does without)"
         )
 
 
-def assign_shard(record: Record | Earlier, layout: Layout) -> tuple[tuple[str, int, int], bytes]:
-    """Key a record by its shard and pack it for the shuffle; the first byte is its type."""
-    key = layout.assign(record.image_id)
-    return (key.split, key.index, key.count), _TAG_OF[type(record)] + to_json_line(record)
+def assign_shard(record: Record | Earlier, layout: Layout) -> list[tuple[tuple[str, int, int], bytes]]:
+    """Key a record by its shard and pack it for the shuffle; the first byte is its type.
+
+    An Earlier knows no split of today's sources: it goes wherever its image can be.
+    """
+    packed = _TAG_OF[type(record)] + to_json_line(record)
+    keys = (
+        layout.places(record.image_id)
+        if isinstance(record, Earlier)
+        else [layout.assign(record.image_id, record.split)]
+    )
+    return [((key.split, key.index, key.count), packed) for key in keys]
 
 
-def unpack(packed: bytes) -> Record | Earlier:
+def unpack(packed: bytes) -> CleanedCaption | Reject | Earlier:
     """Undo the packing of `assign_shard`."""
-    return _TAGS[packed[:1]].from_json(packed[1:])
+    record: CleanedCaption | Reject | Earlier = _TAGS[packed[:1]].from_json(packed[1:])
+    return record
 
 
-def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent | None = None) -> str:
+def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, reused: Parent | None = None) -> str:
     """Write the manifest of the preprocessed artifact; returns its URI.
 
     Args:
+        layout: the one by which the shards were written.
         captions: how many were ingested.
         reused: the earlier artifact that pictures were taken from. The result does not depend on it,
             so it stands in the manifest's `run` section and is no parent.
@@ -93,7 +98,7 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent |
         raise StepFailedError(
             f"of {captions} captions {counts['captions_in']} arrived: the input changed under the job"
         )
-    if problem := _missing_images(splits, rejected, PreprocessParameters.from_mapping(draft.parameters)):
+    if problem := _missing_images(splits, rejected, layout):
         # So that another run fetches again, and does not resume from these shards.
         draft.remove(PROGRESS)
         raise StepFailedError(f"{problem}; see {draft.uri}/{REJECTS}")
@@ -120,17 +125,17 @@ def commit(infos: list[ShardInfo], draft: Draft, captions: int, reused: Parent |
     return draft.uri
 
 
-def _missing_images(splits: Counter[str], rejected: Counter[str], parameters: PreprocessParameters) -> str:
+def _missing_images(splits: Counter[str], rejected: Counter[str], layout: Layout) -> str:
     """Return what is wrong, and the remedy, if a split that is to have images has none; "" if all have some."""
     if not splits.total():
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
         remedy = "; open local files and hosts of your own with --allow-url-prefix" * ("url_not_allowed" in rejected)
         return f"no image is left; captions rejected: {reasons}{remedy}"
-    for split, share in split_shares(parameters).items():
+    for split in layout.expected:
         if not splits[split]:
             return (
-                f"no image is left in {split}, whose --split share is {share:g}; take more images or give it another "
-                "share"
+                f"no image is left in {split}, whose share (--split) is {layout.share(split):.3g}; take more images or "
+                "give it another share"
             )
     return ""
 

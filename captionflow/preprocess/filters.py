@@ -1,12 +1,22 @@
 """Which captions are kept: the rules that a caption goes through before its image is fetched. A new one is one row."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from functools import cache
 
 from captionflow.core.records import ImageCaption, Reject
 from captionflow.preprocess.cleaning import clean_caption
 from captionflow.preprocess.parameters import PreprocessParameters
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedCaption(ImageCaption):
+    """A caption whose text is cleaned: `caption` stays as it was ingested, `text` is what the model reads."""
+
+    text: str = ""
+
+
+_FIELDS = tuple(field.name for field in fields(ImageCaption))
 
 Record = ImageCaption | Reject
 Rule = Callable[[ImageCaption, PreprocessParameters], Record]
@@ -31,11 +41,11 @@ def _allowed_licenses(names: tuple[str, ...]) -> frozenset[str]:
 
 
 def clean(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
-    """Clean a caption's text."""
-    text = clean_caption(caption.caption)
-    if not text:
+    """Make the text that is stored beside the caption as it was ingested."""
+    text = clean_caption(caption.caption) if parameters.caption_text == "plain" else caption.caption
+    if not text.strip():
         return Reject.of(caption, "captions", "empty_caption", "nothing is left after cleaning")
-    return replace(caption, caption=text)
+    return CleanedCaption(**{name: getattr(caption, name) for name in _FIELDS}, text=text)
 
 
 RULES: dict[str, Rule] = {

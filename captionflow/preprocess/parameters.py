@@ -26,6 +26,11 @@ class FilterParameters(Parameters):
         minItems=1,
         common=True,
     )
+    caption_text: Literal["plain", "raw"] = parameter(
+        "plain",
+        "What the model reads of a caption. plain: in lower case, without punctuation and URLs; raw: as ingested. The "
+        "caption as ingested is stored in both cases.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,8 @@ class ShardParameters(Parameters):
     )
     split: str = parameter(
         "0.9,0.05,0.05",
-        "Shares of the images for train, validation and test; they add up to 1.",
+        "Shares of the images for train, validation and test; they add up to 1. Of images whose source gives several "
+        "splits, as val+test=URI does, each of these gets a part in proportion to its share.",
         pattern=r"^[0-9.]+,[0-9.]+,[0-9.]+$",
         common=True,
     )

@@ -6,10 +6,14 @@ image_id, a sync marker made from the shard's name, no clock and no host in the 
 
 import hashlib
 import json
+from bisect import bisect
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import accumulate
 
 from captionflow.core.manifest import FileInfo
-from captionflow.core.shards import SPLITS
+from captionflow.core.records import SPLITS
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.preprocess.parameters import PreprocessParameters
 
@@ -37,36 +41,74 @@ class ShardKey:
 
 @dataclass(frozen=True)
 class Layout:
-    """How many shards each split has, and the shares of the splits."""
+    """How many shards each split has, and the shares of the splits.
 
-    fractions: tuple[float, float, float]
-    counts: tuple[int, int, int]
+    Args:
+        shares: of the images whose source gives no split, in the order of `SPLITS`.
+        expected: split → images, of those that are to have some.
+        counts: split → shards.
+        choices: what sources give as an image's split, as in `ImageCaption`.
+    """
+
+    shares: tuple[float, float, float]
+    expected: dict[str, float]
+    counts: dict[str, int]
+    choices: tuple[str | None, ...]
 
     @classmethod
-    def plan(cls, images: int, parameters: PreprocessParameters) -> "Layout":
-        """Choose the number of shards for a number of images."""
+    def plan(cls, images: Mapping[str | None, int], parameters: PreprocessParameters) -> "Layout":
+        """Choose the number of shards.
+
+        Args:
+            images: their number by the split that their sources give, as in `ImageCaption`.
+        """
         raw_bytes = 3 * parameters.image_size**2
         image_bytes = raw_bytes * IMAGE_FORMATS[parameters.image_format].compression
         by_size = max(1.0, parameters.shard_megabytes * _MEGABYTE / image_bytes)
-        fractions = parameters.split_fractions
-        counts = [
-            max(
+        shares = parameters.split_fractions
+        expected = dict.fromkeys(SPLITS, 0.0)
+        for choice, number in images.items():
+            for split, share in _shares_of(choice, shares).items():
+                expected[split] += share * number
+        counts = {
+            split: max(
                 1,
-                round(share * images / by_size),
-                min(round(share * images / _IMAGES_PER_SHARD), _MAX_SHARDS_FOR_BALANCE),
+                round(number / by_size),
+                min(round(number / _IMAGES_PER_SHARD), _MAX_SHARDS_FOR_BALANCE),
             )
-            for share in fractions
-        ]
-        return cls(fractions, (counts[0], counts[1], counts[2]))
+            for split, number in expected.items()
+        }
+        return cls(shares, {split: number for split, number in expected.items() if number}, counts, tuple(images))
 
-    def assign(self, image_id: int | None) -> ShardKey:
-        """Return the shard of an image, chosen by a hash of its id: all its captions go there."""
+    def share(self, split: str) -> float:
+        """Return the share of all images that a split is to have."""
+        return self.expected[split] / sum(self.expected.values())
+
+    def assign(self, image_id: int | None, choice: str | None = None) -> ShardKey:
+        """Return the shard of an image, chosen by a hash of its id: all its captions go there.
+
+        Args:
+            choice: the split that the image's source gives, as in `ImageCaption`.
+        """
         digest = hashlib.blake2b(str(image_id).encode(), digest_size=16).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64
-        train, val, _ = self.fractions
-        split = 0 if place < train else 1 if place < train + val else 2
+        splits, shares = zip(*_shares_of(choice, self.shares).items(), strict=True)
+        # The last has no end: rounded sums may be a little below 1.
+        split = splits[bisect([*accumulate(shares[:-1])], int.from_bytes(digest[:8], "big") / 2**64)]
         count = self.counts[split]
-        return ShardKey(SPLITS[split], int.from_bytes(digest[8:], "big") % count, count)
+        return ShardKey(split, int.from_bytes(digest[8:], "big") % count, count)
+
+    def places(self, image_id: int) -> list[ShardKey]:
+        """Return the shards that an image can be in, whatever split its source gives."""
+        return list(dict.fromkeys(self.assign(image_id, choice) for choice in self.choices))
+
+
+@cache
+def _shares_of(choice: str | None, shares: tuple[float, float, float]) -> dict[str, float]:
+    """Return split → share of the images with a choice, which add up to 1."""
+    splits = choice.split("+") if choice else SPLITS
+    chosen = {split: share for split, share in zip(SPLITS, shares, strict=True) if split in splits and share}
+    chosen = chosen or dict.fromkeys(splits, 1.0)  # where --split gives none of them a share
+    return {split: share / sum(chosen.values()) for split, share in chosen.items()}
 
 
 @dataclass(frozen=True)

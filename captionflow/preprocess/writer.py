@@ -15,12 +15,12 @@ from typing import Any
 import fastavro
 
 from captionflow.core.draft import Draft
-from captionflow.core.records import Caption, ImageCaption, Reject, Sample, to_json_line
+from captionflow.core.records import Caption, Reject, Sample, to_json_line
 from captionflow.core.shards import REJECTS, SHARD_SUFFIX
 from captionflow.images.attempts import FetchError
 from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
-from captionflow.preprocess.filters import Record
+from captionflow.preprocess.filters import CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, ShardInfo, ShardKey
@@ -114,7 +114,7 @@ class _Image:
     """One image: its captions, and its sample or its rejects once they are known."""
 
     records: int
-    captions: list[ImageCaption]
+    captions: list[CleanedCaption]
     rejects: list[Reject]
     earlier: Earlier | None = None
     download: Download | None = None
@@ -161,7 +161,7 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
     first, picture = image.captions[0], download.picture
     image.sample = Sample(
         first.image_id,
-        tuple(Caption(caption.id, caption.caption) for caption in image.captions),
+        tuple(Caption(caption.id, caption.text, caption.caption) for caption in image.captions),
         picture.data,
         picture.height,
         picture.width,
@@ -171,9 +171,9 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
     return image
 
 
-def _group_by_image(records: Iterable[Record | Earlier]) -> list[_Image]:
+def _group_by_image(records: Iterable[CleanedCaption | Reject | Earlier]) -> list[_Image]:
     """Return the images of the records in the order of their ids; those of an earlier run alone are left out."""
-    fresh: list[Record] = []
+    fresh: list[CleanedCaption | Reject] = []
     earlier: dict[tuple[int, str], Earlier] = {}
     for record in records:
         if isinstance(record, Earlier):
@@ -185,7 +185,7 @@ def _group_by_image(records: Iterable[Record | Earlier]) -> list[_Image]:
     images = []
     for _, group in groupby(fresh, key=lambda record: record.image_id):
         members = list(group)
-        captions = [record for record in members if isinstance(record, ImageCaption)]
+        captions = [record for record in members if isinstance(record, CleanedCaption)]
         rejects = [record for record in members if isinstance(record, Reject)]
         same = (captions[0].image_id, captions[0].image_url) if captions else None
         images.append(_Image(len(members), captions, rejects, earlier.get(same) if same else None))

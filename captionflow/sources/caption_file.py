@@ -3,14 +3,17 @@
 import gzip
 import hashlib
 import io
+import posixpath
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urljoin
 
 from captionflow.core.errors import InvalidInputError
 from captionflow.sources.bounded import UnpackedReader
+from captionflow.web.access import WEB_SCHEMES
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP = b"\x1f\x8b"
@@ -24,17 +27,30 @@ class CaptionFile:
         uri: the source, as the user named it.
         path: the local file.
         member: the file in it to read, if it is a .zip.
+        split: the split of its images, as in `ImageCaption`; it goes before what the file says.
     """
 
     uri: str
     path: Path
     member: str | None
+    split: str | None = None
 
     @property
     def sha256(self) -> str:
         """Digest of the file's bytes, not unpacked."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def beside(self, name: str) -> str:
+        """Return a relative path as one of this file's folder; any other path or URL as it is."""
+        if not name or name.startswith("/") or "://" in name:
+            return name
+        scheme, _, place = self.uri.rpartition("://")
+        if scheme in WEB_SCHEMES:
+            return urljoin(self.uri, name)
+        bucket, _, path = place.partition("/") if scheme else ("", "", place)
+        path = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), name))
+        return f"{scheme}://{bucket}{path}" if scheme else path
 
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:

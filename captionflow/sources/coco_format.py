@@ -2,15 +2,13 @@
 
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from captionflow.core.records import is_integer, unforeseeable
-from captionflow.core.uris import is_local
 from captionflow.sources.caption_file import CaptionFile
 from captionflow.sources.json_stream import first_object_keys, items
 from captionflow.sources.jsonl_format import ROW_KEYS
 from captionflow.sources.parameters import IngestParameters
-from captionflow.sources.rows import Rows, reject, to_record
+from captionflow.sources.rows import Rows, in_folder, reject, to_record
 
 DESCRIPTION = "COCO captions JSON (an object with images and annotations; plain, .gz or in a .zip)"
 _COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "type"}
@@ -43,7 +41,7 @@ def read_coco(source: CaptionFile, parameters: IngestParameters, image_root: str
     for annotation in items(source, "annotations"):
         image_id = annotation.get("image_id")
         if not is_integer(image_id):
-            yield to_record(annotation)
+            yield to_record(annotation, source)
             continue
         if _key(image_id) not in images:
             yield reject(annotation, "unknown_image", f"no image has the id {image_id}")
@@ -51,10 +49,7 @@ def read_coco(source: CaptionFile, parameters: IngestParameters, image_root: str
         url, name, license_id = images[_key(image_id)]
         row = {**annotation, "image_url": url, "image_name": name}
         license_name = licenses.get(_key(license_id)) if _is_id(license_id) else None
-        if license_name is None:
-            yield reject(row, "unknown_license", f"no licence has the id {license_id}")
-        else:
-            yield to_record({**row, "image_license": license_name})
+        yield to_record({**row, "image_license": license_name}, source)
 
 
 def _truncate(value: Any, max_length: int) -> Any:
@@ -77,4 +72,4 @@ def _image_url(image: dict[str, Any], url_field: str, image_root: str | None) ->
     name = image.get("file_name")
     if image_root is None or not isinstance(name, str):
         return image.get(url_field)
-    return f"{image_root.rstrip('/')}/{name if is_local(image_root) else quote(name)}"
+    return in_folder(image_root, name)

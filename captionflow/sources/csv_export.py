@@ -9,9 +9,11 @@ from captionflow.core.artifact import open_artifact
 from captionflow.core.draft import begin
 from captionflow.core.records import CAPTIONS, ImageCaption
 from captionflow.core.steps import CSV, INGESTED
-from captionflow.sources.rows import COLUMNS
+from captionflow.sources.rows import OPTIONAL, REQUIRED
 
 FILE = "captions.csv"
+COLUMNS = tuple(name for name in (*REQUIRED, *OPTIONAL) if name != "split")
+"""Those of the file. TFX divides the rows into splits itself."""
 # The start of a cell, since a spreadsheet may split at semicolons too, if a formula follows.
 _FORMULA = re.compile(r"(^|;)(?!')(?=[^\w;]*[=+\-@＝＋－＠\x00])")
 
@@ -19,8 +21,8 @@ _FORMULA = re.compile(r"(^|;)(?!')(?=[^\w;]*[=+\-@＝＋－＠\x00])")
 def export_csv(ingested: str, output: str) -> str:
     """Write the captions of the ingested artifact, in their order, as the artifact at `output`; returns its URI.
 
-    The file has a header with the fields of ImageCaption, and one line for each caption. White space in a text becomes
-    single spaces, since TFX reads each line of a file as a row. No text is a spreadsheet's formula.
+    The file has a header with the fields of ImageCaption but the split, and one line for each caption. White space in
+    a text becomes single spaces, since TFX reads each line of a file as a row. No text is a spreadsheet's formula.
 
     Raises:
         InvalidInputError: `ingested` is no ingested artifact.
@@ -30,7 +32,7 @@ def export_csv(ingested: str, output: str) -> str:
     count = 0
     with source.parse(CAPTIONS) as lines, draft.output(FILE) as file:
         text = io.StringIO(newline="")
-        rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        rows = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
         rows.writeheader()
         for line in lines:
             record = asdict(ImageCaption.from_json(line))

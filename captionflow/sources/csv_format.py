@@ -9,9 +9,9 @@ from typing import IO, Any
 from captionflow.sources.bounded import MAX_ROW_BYTES, RowReader
 from captionflow.sources.caption_file import CaptionFile
 from captionflow.sources.parameters import IngestParameters
-from captionflow.sources.rows import COLUMNS, Rows, reject, to_record
+from captionflow.sources.rows import OPTIONAL, REQUIRED, Rows, reject, to_record
 
-DESCRIPTION = f"CSV with the columns {','.join(COLUMNS)}"
+DESCRIPTION = f"CSV with the columns {','.join(REQUIRED)} (and {', '.join(OPTIONAL)} if you like)"
 # Reading a row takes time for every column.
 _MAX_COLUMNS = 256
 # Longer ones are no 64-bit integers, and int() may refuse to read them.
@@ -24,32 +24,28 @@ def is_csv(head: bytes) -> bool:
     """Whether a file that begins like this is of the format."""
     first = next(iter(head.splitlines()), b"")
     header = next(csv.reader([first.decode("utf-8", "replace")], skipinitialspace=True), [])
-    return set(COLUMNS) <= {name.strip() for name in header}
+    return set(REQUIRED) <= {name.strip() for name in header}
 
 
 def read_csv(source: CaptionFile, parameters: IngestParameters, image_root: str | None) -> Rows:
     """Yield the rows of a source."""
     with source.open() as file:
-        yield from _rows(file)
-
-
-def _rows(file: IO[bytes]) -> Rows:
-    bounded = RowReader(file)
-    reader = csv.DictReader(_text_lines(io.BufferedReader(bounded)), skipinitialspace=True)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    if len(reader.fieldnames) > _MAX_COLUMNS:
-        raise csv.Error(f"it has more than {_MAX_COLUMNS} columns")
-    for row in reader:
-        bounded.row_bytes = 0
-        values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
-        for name in ("image_id", "id"):
-            # ImageCaption rejects what is no number, and names it.
-            if _INTEGER.fullmatch(values.get(name) or ""):
-                values[name] = int(values[name])
-        if None in row:
-            yield reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
-        else:
-            yield to_record(values)
+        bounded = RowReader(file)
+        reader = csv.DictReader(_text_lines(io.BufferedReader(bounded)), skipinitialspace=True)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        if len(reader.fieldnames) > _MAX_COLUMNS:
+            raise csv.Error(f"it has more than {_MAX_COLUMNS} columns")
+        for row in reader:
+            bounded.row_bytes = 0
+            values: dict[str, Any] = {name: value or None for name, value in row.items() if name is not None}
+            for name in ("image_id", "id"):
+                # ImageCaption rejects what is no number, and names it.
+                if _INTEGER.fullmatch(values.get(name) or ""):
+                    values[name] = int(values[name])
+            if None in row:
+                yield reject(values, "ill_typed_field", f"line {reader.line_num} has more fields than columns")
+            else:
+                yield to_record(values, source)
 
 
 def _text_lines(file: IO[bytes]) -> Iterator[str]:

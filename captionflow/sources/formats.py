@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ijson
 
-from captionflow.sources import coco_format, csv_format, jsonl_format
+from captionflow.sources import coco_format, csv_format, jsonl_format, karpathy_format
 from captionflow.sources.caption_file import CaptionFile
 from captionflow.sources.json_stream import BYTE_ORDER_MARK
 from captionflow.sources.parameters import IngestParameters
@@ -38,7 +38,7 @@ class Format:
         description: the format in an error message, for a user whose file is in no known format.
         recognises: takes the first bytes of a file, without white space before them; returns whether it has the format.
         read: yields the rows of a source in the order of the file. Its last argument is the URI of a folder that
-            replaces the URLs of images, or None.
+            holds the images by name, or None.
     """
 
     description: str
@@ -48,6 +48,7 @@ class Format:
 
 FORMATS = (
     Format(csv_format.DESCRIPTION, csv_format.is_csv, csv_format.read_csv),
+    Format(karpathy_format.DESCRIPTION, karpathy_format.is_karpathy, karpathy_format.read_karpathy),
     Format(coco_format.DESCRIPTION, coco_format.is_coco, coco_format.read_coco),
     Format(jsonl_format.DESCRIPTION, jsonl_format.is_json_lines, jsonl_format.read_json_lines),
 )

@@ -28,7 +28,8 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     """Read all sources, in order, and commit the artifact at `output`; returns its URI.
 
     Counts in the manifest: `captions` read, written and rejected (read = written + rejected); `images`, those with a
-    caption written; `rejected`, by reason; `rejects_not_written`, if the file of rejects reached its largest size.
+    caption written; `splits`, those images by the split that their source gives; `rejected`, by reason;
+    `rejects_not_written`, if the file of rejects reached its largest size.
 
     Raises:
         InvalidInputError: no source is given, or one cannot be read.
@@ -53,13 +54,21 @@ class _Counts:
     read: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     image_ids: set[bytes] = field(default_factory=set)
+    splits: Counter[str] = field(default_factory=Counter)
     rejects_not_written: int = 0
+
+    def add_image(self, caption: ImageCaption) -> None:
+        key = unforeseeable(caption.image_id)
+        if key not in self.image_ids and caption.split:
+            self.splits[caption.split] += 1
+        self.image_ids.add(key)
 
     def to_json(self) -> dict[str, Any]:
         rejected = self.rejected.total()
         counts: dict[str, Any] = {
             "captions": {"in": self.read, "out": self.read - rejected, "rejected": rejected},
             "images": len(self.image_ids),
+            "splits": dict(sorted(self.splits.items())),
             "rejected": dict(sorted(self.rejected.items())),
         }
         return counts | ({"rejects_not_written": self.rejects_not_written} if self.rejects_not_written else {})
@@ -77,7 +86,7 @@ def _write(
         counts.read += 1
         line = to_json_line(record)
         if isinstance(record, ImageCaption):
-            counts.image_ids.add(unforeseeable(record.image_id))
+            counts.add_image(record)
             captions_file.write(line)
             continue
         counts.rejected[record.reason] += 1
@@ -141,20 +150,21 @@ def _long_field(record: ImageCaption, max_bytes: int) -> str | None:
 
 
 def _reject_conflicts(records: Iterator[ImageCaption | Reject], max_captions: int) -> Iterator[ImageCaption | Reject]:
-    """Reject a caption whose id was seen before, whose image had another URL, or whose image has too many captions.
+    """Reject a caption whose id was seen before, whose image had another URL or split or has too many captions.
 
     The number is bounded because each caption repeats its image's URL, name and licence, and because a training batch
     is as wide as the image with the most captions.
     """
-    seen, url_hashes, counts = set[bytes](), dict[bytes, int](), Counter[bytes]()
+    seen, images, counts = set[bytes](), dict[bytes, int](), Counter[bytes]()
     for record in records:
         if isinstance(record, ImageCaption):
-            id_, image_id, url_hash = unforeseeable(record.id), unforeseeable(record.image_id), hash(record.image_url)
+            id_, image_id = unforeseeable(record.id), unforeseeable(record.image_id)
+            image = hash((record.image_url, record.split))
             if id_ in seen:
                 yield Reject.of(record, STAGE, "duplicate_id", f"an earlier caption has the id {record.id}")
                 continue
-            if url_hashes.setdefault(image_id, url_hash) != url_hash:
-                detail = f"an earlier caption has another URL for image {record.image_id}"
+            if images.setdefault(image_id, image) != image:
+                detail = f"an earlier caption has another URL or split for image {record.image_id}"
                 yield Reject.of(record, STAGE, "conflicting_image", detail)
                 continue
             if counts[image_id] == max_captions:

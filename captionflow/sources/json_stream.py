@@ -18,14 +18,18 @@ _MAX_DEPTH = 100
 _DEPTH_CHANGE = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
-def first_object_keys(text: bytes) -> set[str]:
-    """Return the keys of the object at the beginning of a text, which may be cut off within it."""
+def first_object_keys(text: bytes, level: int = 1) -> set[str]:
+    """Return the keys of the object at the beginning of a text, which may be cut off within it.
+
+    Args:
+        level: how deep in the object the keys are to stand; the outermost ones are at 1.
+    """
     keys: set[str] = set()
     depth = 0
     try:
         for event, value in ijson.basic_parse(JSONReader(io.BytesIO(text)), buf_size=_PIECE_BYTES):
             depth += _DEPTH_CHANGE.get(event, 0)
-            if depth == 1 and event == "map_key":
+            if depth == level and event == "map_key":
                 keys.add(value)
             if not 0 < depth <= _MAX_DEPTH:
                 break

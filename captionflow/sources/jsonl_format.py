@@ -30,14 +30,14 @@ def read_json_lines(source: CaptionFile, parameters: IngestParameters, image_roo
                     pass
                 yield Reject(STAGE, "line_too_long", f"line {number} is longer than {_LINE_BYTES} bytes")
             elif stripped := line.removeprefix(BYTE_ORDER_MARK).strip():
-                yield _json_line(stripped, number)
+                yield _json_line(stripped, number, source)
 
 
-def _json_line(line: bytes, number: int) -> ImageCaption | Reject:
+def _json_line(line: bytes, number: int, source: CaptionFile) -> ImageCaption | Reject:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Reject(STAGE, "not_json", f"line {number}: {error}")
     if not isinstance(row, dict):
         return Reject(STAGE, "not_json", f"line {number} is not a JSON object")
-    return to_record(row)
+    return to_record(row, source)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.manifest import Parent
+from captionflow.core.records import part_source
 from captionflow.core.uris import is_local, resolve
 from captionflow.sources.caption_file import CaptionFile, choose_member
 from captionflow.sources.download import download
@@ -51,15 +52,19 @@ class Source:
 
 
 @contextmanager
-def open_source(uri: str, parameters: IngestParameters) -> Iterator[Source]:
-    """Fetch `uri` if it is remote, and recognise its format.
+def open_source(given: str, parameters: IngestParameters) -> Iterator[Source]:
+    """Fetch a source if it is remote, and recognise its format.
+
+    Args:
+        given: its URI, or `SPLIT=URI`.
 
     Raises:
         InvalidInputError: it cannot be read or is in no known format; the message names those that are.
     """
+    split, uri = part_source(given)
     with _local_copy(uri, parameters) as path:
         try:
-            file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member))
+            file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member), split)
             with file.open() as opened:
                 format_ = recognise(opened.read(_HEAD_BYTES))
         except UNREADABLE as error:

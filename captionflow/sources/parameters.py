@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from captionflow.core.parameters import FETCHED, parameter
+from captionflow.core.parameters import FETCHED, SOURCE, parameter
 from captionflow.web.parameters import AccessParameters
 
 
@@ -13,18 +13,22 @@ class IngestParameters(AccessParameters):
 
     sources: tuple[str, ...] = parameter(
         (),
-        "Caption files: COCO JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// or s3://.",
-        reaches=FETCHED,
+        "Caption files: COCO or Karpathy JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// "
+        "or s3://. train=URI puts the images of a file into that split, val+test=URI divides them between two.",
+        reaches=SOURCE,
         common=True,
     )
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
     url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")
     image_root: tuple[str, ...] = parameter(
         (),
-        "Folder (path or URL) that holds the COCO images by file name, used instead of their URLs: "
+        "Folder (path or URL) that holds the images of COCO and Karpathy files by name, used instead of their URLs: "
         "one for all sources, or one for each.",
         reaches=FETCHED,
         common=True,
+    )
+    restval: Literal["train", "val", "reject"] = parameter(
+        "train", "What becomes of the images that Karpathy's files call restval; train is usual."
     )
     max_text_bytes: int = parameter(
         10_000,

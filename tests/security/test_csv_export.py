@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from captionflow.core.records import ImageCaption, to_json_line
 from captionflow.preprocess.cleaning import clean_caption
-from captionflow.sources.csv_export import FILE, export_csv, without_formulas
+from captionflow.sources.csv_export import COLUMNS, FILE, export_csv, without_formulas
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
-from captionflow.sources.rows import COLUMNS
 from tests.ingesting import CAPTION, ingest_records
 from tests.spreadsheets import ATTACKS
 

@@ -102,7 +102,7 @@ def test_a_split_that_will_be_empty_is_told_before_anything_is_fetched(how: str,
 def test_a_split_that_lost_all_its_images_is_no_success(site: Site, small_sample: Path, tmp_path: Path) -> None:
     pictures = sorted((small_sample / "images").iterdir())
     parameters = PreprocessParameters(allow_url_prefix=(site.url,), split="0.5,0.25,0.25", image_size=32)
-    layout = Layout.plan(len(pictures), parameters)
+    layout = Layout.plan({None: len(pictures)}, parameters)
     lost = {i for i in range(len(pictures)) if layout.assign(i).split == "test"}
     site.pages = {f"/{i}.jpg": path.read_bytes() for i, path in enumerate(pictures) if i not in lost}
     records = [replace(CAPTION, image_id=i, id=i, image_url=f"{site.url}/{i}.jpg") for i in range(len(pictures))]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from captionflow.sources.rows import COLUMNS
+from captionflow.sources.csv_export import COLUMNS
 from tests.processes import captionflow
 
 pytestmark = pytest.mark.security

@@ -260,7 +260,7 @@ def opened(tmp_path: Path) -> Path:
 
 
 def reaches(prefixes: list[str], name: str, value: str) -> bool:
-    schemas = {**PreprocessParameters.json_schema(), "source": {"reaches": "fetched"}}
+    schemas = {**PreprocessParameters.json_schema(), **IngestParameters.json_schema()}
     try:
         check_reach({name: (value,)}, schemas, prefixes)
     except InvalidInputError:
@@ -349,10 +349,20 @@ def test_a_setting_for_no_runner_is_told(said: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_public_web_needs_no_opening_where_it_is_fetched() -> None:
-    assert reaches([], "source", "https://example.org/captions.json")
+    for name in ("sources", "image_root"):
+        assert reaches([], name, "https://example.org/captions.json")
+        for other in ("gs://bucket/captions.json", "/etc/passwd", "ftp://a/b", "HTTP:x"):
+            assert not reaches([], name, other)
     assert not reaches([], "allow_url_prefix", "https://example.org")
-    for other in ("gs://bucket/captions.json", "/etc/passwd", "ftp://a/b", "HTTP:x"):
-        assert not reaches([], "source", other)
+
+
+@pytest.mark.parametrize("split", ["train", "val+test"])
+def test_a_split_before_a_source_opens_nothing(opened: Path, split: str) -> None:
+    assert reaches([str(opened)], "sources", f"{split}={opened}/captions.json")
+    assert reaches([], "sources", f"{split}=https://example.org/captions.json")
+    assert not reaches([str(opened)], "sources", f"{split}=/etc/passwd")
+    assert not reaches([str(opened)], "sources", f"{split}={split}={opened}/captions.json")
+    assert not reaches([], "image_root", f"{split}=https://example.org/images")
 
 
 def test_by_default_the_artifact_root_and_the_samples_images_are_open(dags: dict[str, Any]) -> None:
