@@ -54,11 +54,11 @@ def run(
         reuse: URI of an earlier preprocessed artifact whose pictures and lasting rejects are not fetched again.
 
     Raises:
-        InvalidInputError: an input is not usable, or Beam does not know an option.
-        StepFailedError: no image is left.
+        InvalidInputError: an input is not usable, nobody opened the images, or Beam does not know an option.
+        StepFailedError: no image is left in a split, or too many captions failed.
     """
     # Imported here, since --help does not need them.
-    from captionflow.preprocess.captions import check_splits, summary
+    from captionflow.preprocess.captions import check_access, check_splits, summary
     from captionflow.preprocess.reuse import open_earlier
     from captionflow.preprocess.shards import Layout
     from captionflow.preprocess.workers import ShardWorkers
@@ -66,6 +66,9 @@ def run(
     source = open_artifact(ingested, INGESTED)
     source.verify()
     images = source.count("images")
+    if not reuse:  # what an earlier artifact holds need not be open
+        with source.open(CAPTIONS, check=False) as lines:
+            check_access(lines, parameters)
     layout = Layout.plan(_images_by_split(source), parameters)
     with source.open(CAPTIONS, check=False) as lines:
         check_splits(lines, layout, parameters)

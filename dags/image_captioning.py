@@ -29,7 +29,6 @@ TASKS = "\n".join(f"| `{step.name}` | {step.description} | `{step.output}` |" fo
         without=DataflowParameters,
         sources=[f"{SAMPLE}/captions.json"],
         image_root=[SAMPLE_IMAGES],
-        allow_url_prefix=[SAMPLE_IMAGES],
     ),
     tags=["captionflow", "beam"],
     doc_md=f"""

@@ -17,9 +17,9 @@ _FILE = re.compile(r"^(?:New|Change): `(.+)`$", re.M)
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
-def recipe(title: str) -> str:
+def recipe(title: str, page: Path = PAGE) -> str:
     """The text below a heading; that before the first for the title of the page."""
-    (found,) = re.findall(rf"^##? {re.escape(title)}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
+    (found,) = re.findall(rf"^##? {re.escape(title)}\n(.*?)(?=^## |\Z)", page.read_text(), re.M | re.S)
     return str(found)
 
 
@@ -60,9 +60,9 @@ def _change(file: Path, hunk: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def commands(title: str) -> str:
+def commands(title: str, page: Path = PAGE) -> str:
     """Return the commands of a recipe."""
-    return "".join(content for language, content in _BLOCK.findall(recipe(title)) if language == "sh")
+    return "".join(content for language, content in _BLOCK.findall(recipe(title, page)) if language == "sh")
 
 
 def run(commands: str, folder: Path, project: Path) -> str:

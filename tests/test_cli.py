@@ -107,6 +107,11 @@ WRONG = {
     "evaluating no model": "evaluate --model {folder} --preprocessed {folder} --output {folder}/out",
     "captioning with no model": "caption picture.jpg --model {folder}",
     "the summary of no run": "summary {folder}",
+    "what is in no artifact": "show {folder}",
+    "what is in nothing": "show {folder}/missing",
+    "the rejects of no artifact": "rejects {folder}",
+    "the rejects of nothing": "rejects {folder}/missing",
+    "the rejects of a file": "rejects {folder}/captions.jsonl",
     "captioning no picture": "caption --model {folder}",
     "preprocessing to an unknown size": "preprocess --ingested {folder} --output {folder}/out --image-size 3",
 }
@@ -134,8 +139,9 @@ def test_preprocessing_no_artifact_is_exit_code_2(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_dataflow_without_a_place_is_exit_code_2(ingested: str, tmp_path: Path) -> None:
+def test_dataflow_without_a_place_is_exit_code_2(ingested: str, small_sample: Path, tmp_path: Path) -> None:
     command = ["preprocess", "--ingested", ingested, "--output", str(tmp_path / "out"), "--runner=DataflowRunner"]
+    command += ["--allow-url-prefix", str(small_sample)]
     done = subprocess.run([sys.executable, "-m", "captionflow", *command], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     message = done.stderr.splitlines()[-1]

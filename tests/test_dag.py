@@ -308,7 +308,6 @@ def test_real_photographs_from_a_web_server(airflow: Airflow, coco_mini: Path, s
     conf = {
         "sources": [f"{coco_mini}/annotations/captions_{split}.json" for split in splits],
         "image_root": [f"{site.url}/{split}" for split in splits],
-        "allow_url_prefix": [site.url],
         **QUICK,
     }
     airflow = airflow.set(trigger_prefixes=f"{airflow.artifacts} {coco_mini} {site.url}")

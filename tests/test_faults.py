@@ -41,6 +41,7 @@ IMPATIENT = PreprocessParameters(
     fetch_retries=2,
     host_failures=0,
     max_image_megabytes=4,
+    max_reject_ratio=1.0,
 )
 
 
@@ -197,7 +198,8 @@ def test_bombs_in_any_number_end_nothing(site: Site, tmp_path: Path) -> None:
     """Each would unpack to 50 MB before it is given up; a worker has room for some of them."""
     bomb = lambda handler: send(handler, gzip_bomb(), Content_Encoding="gzip")  # noqa: E731
     urls = put(site, [("good", Fault(picture()))] * 10 + [("bomb", Fault(bomb))] * 50)
-    artifact = preprocess(urls, PreprocessParameters(allow_host=("127.0.0.1",), image_size=32, split="1,0,0"), tmp_path)
+    parameters = PreprocessParameters(allow_host=("127.0.0.1",), image_size=32, split="1,0,0", max_reject_ratio=1.0)
+    artifact = preprocess(urls, parameters, tmp_path)
     assert artifact.manifest.counts["rejected"] == {"too_large": 100}
 
 

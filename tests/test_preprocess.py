@@ -220,11 +220,11 @@ def test_each_fault_is_a_counted_reject(site: Site, small_sample: Path, tmp_path
 
 
 @pytest.mark.parametrize("beam_arguments", [[], TWO_WORKERS], ids=["one process", "two processes"])
-def test_when_nothing_is_left_the_step_fails_in_one_line(
-    ingested: str, tmp_path: Path, beam_arguments: list[str]
-) -> None:
-    with pytest.raises(StepFailedError, match=r"no image is left.*url_not_allowed"):
-        run(ingested, str(tmp_path / "out"), PreprocessParameters(licenses=("*",)), beam_arguments)
+def test_when_nothing_is_left_the_step_fails_in_one_line(tmp_path: Path, beam_arguments: list[str]) -> None:
+    records = [replace(CAPTION, image_id=i, id=i, image_url=f"{tmp_path}/{i}.jpg") for i in range(3)]
+    settings = parameters(tmp_path, split="1,0,0", max_reject_ratio=1.0)
+    with pytest.raises(StepFailedError, match="no image is left; captions rejected: not_found 3"):
+        run(ingest_records(records, tmp_path), str(tmp_path / "out"), settings, beam_arguments)
     with pytest.raises(InvalidInputError, match="has not finished"):
         open_artifact(str(tmp_path / "out"))
 
@@ -237,9 +237,11 @@ def test_when_nothing_is_left_the_step_fails_in_one_line(
         ("attribution", "attribution: belongs to no option; write --name=value"),
     ],
 )
-def test_a_wrong_beam_option_is_one_line(ingested: str, tmp_path: Path, option: str, message: str) -> None:
+def test_a_wrong_beam_option_is_one_line(
+    ingested: str, small_sample: Path, tmp_path: Path, option: str, message: str
+) -> None:
     with pytest.raises(InvalidInputError, match=message) as caught:
-        run(ingested, str(tmp_path / "out"), PreprocessParameters(), [option])
+        run(ingested, str(tmp_path / "out"), parameters(small_sample), [option])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 

@@ -117,10 +117,23 @@ def artifact(context: Context, kind: str) -> str:
 
 def check_places(schemas: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> None:
     """Raise InvalidInputError if one of the values, by the schema of its name, leads to where no run may reach."""
-    from captionflow.airflow.reach import VARIABLE, check_reach  # asks for more than a DAG file needs
+    from captionflow.airflow.reach import check_reach  # asks for more than a DAG file needs
 
-    opened = os.environ.get(VARIABLE, "").split()
-    check_reach(values, schemas, (ARTIFACT_ROOT, SAMPLE_IMAGES, *opened))
+    check_reach(values, schemas, _opened())
+
+
+def is_place(uri: str) -> bool:
+    """Whether a run may reach all that is below a path or URI, also where that is inside the network."""
+    from captionflow.airflow.reach import is_open
+
+    return is_open(uri, URI, _opened())
+
+
+def _opened() -> tuple[str, ...]:
+    """Return what the deployment opens to runs."""
+    from captionflow.airflow.reach import VARIABLE
+
+    return ARTIFACT_ROOT, SAMPLE_IMAGES, *os.environ.get(VARIABLE, "").split()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A step that is a Beam job as a Beam task, which takes its options from the run's form and from the deployment."""
 
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -9,8 +10,12 @@ from airflow.sdk import Context
 from beam_jobs.parameters import DATAFLOW, DataflowParameters
 from captionflow.airflow.beam_operator import BeamOperator, job_name, label
 from captionflow.airflow.beam_options import job_options
-from captionflow.airflow.form import no_retry_in_vain
+from captionflow.airflow.form import is_place, no_retry_in_vain, read
 from captionflow.airflow.step_task import StepTask
+from captionflow.core.parameters import Parameters
+from captionflow.core.uris import resolve
+from captionflow.sources.parameters import IngestParameters
+from captionflow.web.parameters import AccessParameters
 
 
 class PreprocessOperator(StepTask, BeamOperator):
@@ -39,6 +44,22 @@ class PreprocessOperator(StepTask, BeamOperator):
             self._name_job(context)
         super().execute(context)
         return self.output_uri(context)
+
+    def parameters(self, context: Context) -> Parameters:
+        """Return the step's parameters as the form gives them, with its folders of images open.
+
+        Whoever names such a folder wants its pictures. One that the deployment does not open stays closed; pictures on
+        the public web need no opening.
+
+        Raises:
+            InvalidInputError: as the base's, or a folder leads to where no run may reach.
+        """
+        found = super().parameters(context)
+        assert isinstance(found, AccessParameters)
+        opened = {*map(resolve, found.allow_url_prefix)}
+        roots = map(resolve, read(IngestParameters, context).image_root)
+        more = (root for root in dict.fromkeys(roots) if root not in opened and is_place(root))
+        return replace(found, allow_url_prefix=(*found.allow_url_prefix, *more))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on when the job has ended on Dataflow."""

@@ -1,6 +1,6 @@
 """How far a triggered run reaches: to the public web, and below the places that the deployment of Airflow opened."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from captionflow.core.errors import InvalidInputError
@@ -15,7 +15,7 @@ VARIABLE = "CAPTIONFLOW_TRIGGER_PREFIXES"
 ANYWHERE = "*"
 
 
-def check_reach(values: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]], opened: Iterable[str]) -> None:
+def check_reach(values: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]], opened: Collection[str]) -> None:
     """Check the values whose schema has `reaches`.
 
     Args:
@@ -26,21 +26,23 @@ def check_reach(values: Mapping[str, Any], schemas: Mapping[str, Mapping[str, An
     Raises:
         InvalidInputError: a value leads elsewhere; the message names it and the deployment's setting.
     """
-    if ANYWHERE in opened:
-        return
-    prefixes = [Prefix(resolve(prefix)) for prefix in opened]
     for name, reaches in ((name, schema["reaches"]) for name, schema in schemas.items() if "reaches" in schema):
         given = values.get(name)
         for value in [given] if isinstance(given, str) else given or ():
-            if not _is_open(value, reaches, prefixes):
+            if not is_open(value, reaches, opened):
                 raise InvalidInputError(
                     f"{name}: {value!r} is not below what this deployment opens to runs; see its setting {VARIABLE}"
                 )
 
 
-def _is_open(value: str, reaches: str, prefixes: list[Prefix]) -> bool:
+def is_open(value: str, reaches: str, opened: Collection[str]) -> bool:
+    """Whether a run may use a value that reaches what `reaches` says; `opened` as above."""
+    return ANYWHERE in opened or _is_below(value, reaches, [Prefix(resolve(prefix)) for prefix in opened])
+
+
+def _is_below(value: str, reaches: str, prefixes: list[Prefix]) -> bool:
     if reaches == SOURCE:
-        return _is_open(part_source(value)[1], FETCHED, prefixes)
+        return _is_below(part_source(value)[1], FETCHED, prefixes)
     if reaches == FETCHED and value.startswith(("http://", "https://")):
         return True  # the fetchers go to public addresses only
     if reaches == HOST:

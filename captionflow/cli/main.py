@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -87,11 +88,45 @@ def lineage(
 
 
 @app.command()
+def show(uri: Annotated[str, typer.Argument(help="URI of any artifact.")]) -> None:
+    """Show what is in an artifact: counts, parameters that are not the defaults, parents, the first captions."""
+    from captionflow.core.show import show
+
+    print(show(uri), flush=True)
+
+
+@app.command()
+def rejects(
+    uri: Annotated[str, typer.Argument(help="URI of an ingested or a preprocessed artifact, finished or not.")],
+    reason: Annotated[str | None, typer.Option(help="Print only those with this reason.")] = None,
+) -> None:
+    """Print what a step dropped, as JSON Lines; stderr tells how many there are for each reason."""
+    from captionflow.core.rejects import open_rejects, printable_line, told
+
+    found = open_rejects(uri)
+    if not found.is_verified:
+        _tell(f"{uri}: has no manifest: its step has not finished, and nothing is verified")
+    counts = Counter[str]()
+    for reject in found:
+        counts[reject.reason] += 1
+        if reason in (None, reject.reason):
+            print(printable_line(reject))
+    sys.stdout.flush()
+    more = f"; {found.not_written} more were only counted" if found.not_written else ""
+    _tell(f"{counts.total()} rejects: {told(counts) or 'none'}{more}")
+
+
+@app.command()
 def summary(run: Annotated[str, typer.Argument(help="Folder of a run: ROOT/PIPELINE/RUN_ID.")]) -> None:
     """Show the result of a run of the DAG: its artifacts, scores and report."""
     from captionflow.core.summary import summary
 
     print(summary(run))
+
+
+def _tell(text: str) -> None:
+    """Write one line to stderr."""
+    print(f"captionflow: {one_line(text)}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -109,5 +144,5 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except CaptionFlowError as error:
-        print(f"captionflow: {one_line(str(error))}", file=sys.stderr)
+        _tell(str(error))
         sys.exit(error.exit_code)

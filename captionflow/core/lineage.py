@@ -1,5 +1,6 @@
 """Lineage: from an artifact's manifest back to the source files, and the answer as text."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,17 +85,17 @@ def _lines(node: Node, indent: str, times: bool) -> list[str]:
         if times:
             lines.append(f"{indent}  committed   {manifest.run.get('committed_at', '?')}")
         lines.append(f"{indent}  code        {manifest.code_version}")
-        lines += _section("parameters", manifest.parameters, indent)
-        lines += _section("counts", manifest.counts, indent)
-        lines += _section("scores", manifest.metrics, indent)
+        sections = {"parameters": manifest.parameters, "counts": manifest.counts, "scores": manifest.metrics}
+        for title, values in sections.items():
+            lines += section(title, [f"{name}={_short(value)}" for name, value in values.items()], indent)
     for parent in node.parents:
         lines += _lines(parent, indent + "    ", times)
     return lines
 
 
-def _section(title: str, values: dict[str, Any], indent: str) -> list[str]:
-    pairs = [f"{name}={_short(value)}" for name, value in values.items()]
-    return [f"{indent}  {title if i == 0 else '':<11} {pair}" for i, pair in enumerate(pairs)]
+def section(title: str, lines: Iterable[str], indent: str = "") -> list[str]:
+    """Return the lines of a block with their title before the first; none if there are none."""
+    return [f"{indent}  {title if i == 0 else '':<11} {line}" for i, line in enumerate(lines)]
 
 
 def _short(value: Any) -> str:

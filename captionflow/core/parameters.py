@@ -93,6 +93,19 @@ class Parameters:
         return options(self.to_json())
 
 
+@dataclass(frozen=True, kw_only=True)
+class RejectParameters(Parameters):
+    """How many rejects are too many. Every step that makes some has it."""
+
+    max_reject_ratio: float = parameter(
+        0.5,
+        "Fail when a larger share than this is rejected: in ingest of the rows, in preprocess of the captions that no "
+        "rule leaves out on purpose.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
 def _type_schema(hint: Any, default: Any) -> dict[str, Any]:
     if get_origin(hint) is tuple:
         # A form sends null for a list left empty.

@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 CAPTIONS = "captions.jsonl"
 """The file of an ingested artifact that holds its captions, one ImageCaption a line."""
 
+REJECTS = "rejects"
+"""The folder of a preprocessed artifact that holds its Rejects; an ingested one has them in a file, `rejects.jsonl`."""
+
 SPLITS = ("train", "val", "test")
 SPLIT_CHOICES = tuple("+".join(splits) for number in (1, 2, 3) for splits in combinations(SPLITS, number))
 """What a source may give as an image's split: one, or several, of which a hash of the image's id chooses."""

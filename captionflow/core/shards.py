@@ -7,7 +7,6 @@ import fastavro
 
 from captionflow.core.records import Sample
 
-REJECTS = "rejects"
 SHARD_SUFFIX = ".avro"
 
 

@@ -7,18 +7,23 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from itertools import islice
+from shlex import quote
 from typing import Any
 
 from captionflow.core.draft import Draft, now
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import Manifest, Parent
-from captionflow.core.records import ImageCaption, RecordError, Reject, to_json_line
-from captionflow.core.shards import REJECTS
+from captionflow.core.records import REJECTS, ImageCaption, RecordError, Reject, to_json_line
+from captionflow.core.rejects import excess, is_excess, told
 from captionflow.preprocess.filters import CleanedCaption, Record, apply_all
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
-from captionflow.preprocess.shards import PROGRESS, Layout, ShardInfo
+from captionflow.preprocess.shards import PROGRESS, READ, Layout, ShardInfo
+from captionflow.web.access import Access, prefix_for
 
+# Captions by whose URLs is told whether the user forgot to open them.
+_FIRST_CAPTIONS = 500
 # A split with this expected number of images is empty once in 10^21 times.
 _SURELY_SOME = 50
 
@@ -31,7 +36,29 @@ def parse(line: bytes) -> Record:
     try:
         return ImageCaption.from_json(line)
     except RecordError as error:
-        return Reject("read", error.reason, str(error))
+        return Reject(READ, error.reason, str(error))
+
+
+def check_access(lines: Iterable[bytes], parameters: PreprocessParameters) -> None:
+    """Refuse, before anything is fetched, captions whose images nobody opened: most often they are local files.
+
+    No name is looked up, so a host inside the network is found out only if its address is given.
+
+    Args:
+        lines: those of `captions.jsonl`, of which the first few hundred are read.
+
+    Raises:
+        InvalidInputError: of the images that would be fetched, more are not open than `max_reject_ratio` allows.
+    """
+    records = (apply_all(parse(line), parameters) for line in islice(lines, _FIRST_CAPTIONS))
+    urls = [record.image_url for record in records if isinstance(record, ImageCaption)]
+    access = Access.of(parameters)
+    closed = [url for url in urls if not access.may_be_open(url)]
+    if is_excess(len(closed), len(urls), parameters.max_reject_ratio):
+        raise InvalidInputError(
+            f"--allow-url-prefix: of the first {len(urls)} captions {len(closed)} have an image that is not open, such "
+            f"as {closed[0]}; add --allow-url-prefix {quote(prefix_for(closed))}"
+        )
 
 
 def check_splits(lines: Iterable[bytes], layout: Layout, parameters: PreprocessParameters) -> None:
@@ -86,22 +113,30 @@ def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, 
             so it stands in the manifest's `run` section and is no parent.
 
     Raises:
-        StepFailedError: a caption is unaccounted for, or no image is left.
+        StepFailedError: a caption is unaccounted for, no image is left in a split that is to have some, or more
+            captions failed than `max_reject_ratio` allows. The rejects stay in the draft.
     """
-    counts, rejected, splits, run_counts = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    counts, rejected, failed, splits, run_counts = (Counter[str]() for _ in range(5))
     for info in infos:
         counts.update(info.counts)
         rejected.update(info.rejected)
+        failed.update(info.failed)
         run_counts.update(info.run_counts)
         splits[info.split] += info.counts["images_out"]
     if counts["captions_in"] != captions or captions != counts["captions_out"] + rejected.total():
         raise StepFailedError(
             f"of {captions} captions {counts['captions_in']} arrived: the input changed under the job"
         )
-    if problem := _missing_images(splits, rejected, layout):
+    max_ratio = PreprocessParameters.from_mapping(draft.parameters).max_reject_ratio
+    if problem := (
+        _no_image(splits, rejected)
+        or excess(failed, counts["captions_out"] + failed.total(), max_ratio, "captions that no rule leaves out")
+        or _empty_split(splits, layout)
+    ):
         # So that another run fetches again, and does not resume from these shards.
         draft.remove(PROGRESS)
-        raise StepFailedError(f"{problem}; see {draft.uri}/{REJECTS}")
+        remedy = "; open local files and hosts of your own with --allow-url-prefix" * ("url_not_allowed" in failed)
+        raise StepFailedError(f"{problem}{remedy}; see {draft.uri}/{REJECTS}, or `captionflow rejects {draft.uri}`")
     seconds = (datetime.fromisoformat(now()) - datetime.fromisoformat(draft.started_at)).total_seconds()
     draft.commit(
         [file for info in infos for file in info.files],
@@ -125,12 +160,13 @@ def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, 
     return draft.uri
 
 
-def _missing_images(splits: Counter[str], rejected: Counter[str], layout: Layout) -> str:
+def _no_image(splits: Counter[str], rejected: Counter[str]) -> str:
+    """Return what is wrong if no image is left; "" if some are."""
+    return "" if splits.total() else f"no image is left; captions rejected: {told(rejected)}"
+
+
+def _empty_split(splits: Counter[str], layout: Layout) -> str:
     """Return what is wrong, and the remedy, if a split that is to have images has none; "" if all have some."""
-    if not splits.total():
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        remedy = "; open local files and hosts of your own with --allow-url-prefix" * ("url_not_allowed" in rejected)
-        return f"no image is left; captions rejected: {reasons}{remedy}"
     for split in layout.expected:
         if not splits[split]:
             return (
@@ -149,6 +185,5 @@ def summary(manifest: Manifest) -> list[str]:
         f"in {run['seconds']:.0f} s, {run['images_per_second']} images/s"
     ]
     if rejected:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        lines.append(f"{rejected.total()} captions rejected: {reasons}")
+        lines.append(f"{rejected.total()} captions rejected: {told(rejected)}")
     return lines

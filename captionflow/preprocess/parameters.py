@@ -5,7 +5,7 @@ from typing import Literal
 
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.licenses import COCO_LICENSES
-from captionflow.core.parameters import URI, Parameters, parameter
+from captionflow.core.parameters import URI, Parameters, RejectParameters, parameter
 from captionflow.images.parameters import ImageParameters, StoredImageParameters
 from captionflow.web.parameters import AccessParameters
 
@@ -66,7 +66,9 @@ class ShardParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessParameters(ImageParameters, ShardParameters, StoredImageParameters, FilterParameters, AccessParameters):
+class PreprocessParameters(
+    ImageParameters, ShardParameters, RejectParameters, StoredImageParameters, FilterParameters, AccessParameters
+):
     """The parameters of the preprocess job; the fields are those of the bases, the last first."""
 
 

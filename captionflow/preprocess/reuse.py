@@ -19,8 +19,8 @@ import fastavro
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.manifest import FileInfo
-from captionflow.core.records import Reject, Sample
-from captionflow.core.shards import REJECTS, SHARD_SUFFIX, read_shard
+from captionflow.core.records import REJECTS, Reject, Sample
+from captionflow.core.shards import SHARD_SUFFIX, read_shard
 from captionflow.core.steps import PREPROCESSED
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import file_system

@@ -19,6 +19,12 @@ from captionflow.preprocess.parameters import PreprocessParameters
 
 # Where a finished shard's ShardInfo is kept until the manifest holds it, for an attempt that resumes.
 PROGRESS = "progress"
+
+READ, IMAGES = "read", "images"
+FAILURES = (READ, IMAGES)
+"""The stages at which a caption fails: its line cannot be read, or its image cannot be had. What is rejected at any
+other stage is left out on purpose, by a rule."""
+
 _MEGABYTE = 1_000_000
 # A shard is the unit of work: many keep many workers busy, and very small ones cost more than they hold.
 _IMAGES_PER_SHARD = 256
@@ -116,13 +122,15 @@ class ShardInfo:
     """What was written for one shard.
 
     `counts` holds captions_in, captions_out, images_in and images_out; `rejected` the captions
-    dropped, by reason. captions_in = captions_out + the sum of `rejected`, always. `run_counts` holds
-    what differs between equal runs: images_reused, images_resumed and fetched_bytes.
+    dropped, by reason, and `failed` those of them that no rule left out. captions_in = captions_out + the
+    sum of `rejected`, always. `run_counts` holds what differs between equal runs: images_reused,
+    images_resumed and fetched_bytes.
     """
 
     split: str
     counts: dict[str, int]
     rejected: dict[str, int]
+    failed: dict[str, int]
     files: tuple[FileInfo, ...]
     run_counts: dict[str, int]
 

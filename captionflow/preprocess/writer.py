@@ -15,15 +15,15 @@ from typing import Any
 import fastavro
 
 from captionflow.core.draft import Draft
-from captionflow.core.records import Caption, Reject, Sample, to_json_line
-from captionflow.core.shards import REJECTS, SHARD_SUFFIX
+from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
+from captionflow.core.shards import SHARD_SUFFIX
 from captionflow.images.attempts import FetchError
 from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
 from captionflow.preprocess.filters import CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
-from captionflow.preprocess.shards import PROGRESS, ShardInfo, ShardKey
+from captionflow.preprocess.shards import FAILURES, IMAGES, PROGRESS, ShardInfo, ShardKey
 
 # Shards that a process has in work.
 SHARDS_AT_ONCE = 4
@@ -69,13 +69,14 @@ class ShardWriter:
         images = _group_by_image(map(unpack, task.packed))
         if not images:
             return None
-        counts, rejected, run_counts = Counter[str](), Counter[str](), Counter[str]()
+        counts, rejected, failed, run_counts = (Counter[str]() for _ in range(4))
 
         def samples() -> Iterator[dict[str, Any]]:
             for image in self._download(images):
                 counts.update(image.counts())
                 run_counts.update(image.run_counts())
                 rejected.update(reject.reason for reject in image.rejects)
+                failed.update(reject.reason for reject in image.rejects if reject.stage in FAILURES)
                 self._on_image(image.sample is not None)
                 for reject in image.rejects:
                     reject_file.write(to_json_line(reject))
@@ -91,7 +92,9 @@ class ShardWriter:
                 sync_marker=hashlib.blake2b(name.encode(), digest_size=16).digest(),
             )
         files = (shard.info, reject_file.info)
-        info = ShardInfo(task.key.split, dict(counts), dict(sorted(rejected.items())), files, dict(run_counts))
+        info = ShardInfo(
+            task.key.split, dict(counts), dict(sorted(rejected.items())), dict(failed), files, dict(run_counts)
+        )
         draft.put(sidecar, info.to_json())
         return info
 
@@ -155,7 +158,7 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
         assert error
         retryable = isinstance(error, FetchError) and error.retryable
         image.rejects += [
-            Reject.of(caption, "images", error.reason, str(error), retryable=retryable) for caption in image.captions
+            Reject.of(caption, IMAGES, error.reason, str(error), retryable=retryable) for caption in image.captions
         ]
         return image
     first, picture = image.captions[0], download.picture

@@ -10,14 +10,15 @@ from tqdm import tqdm
 
 from captionflow.core.draft import HashingWriter, begin
 from captionflow.core.errors import InvalidInputError, StepFailedError
-from captionflow.core.records import CAPTIONS, TEXTS, ImageCaption, Reject, to_json_line, unforeseeable
+from captionflow.core.records import CAPTIONS, REJECTS, TEXTS, ImageCaption, Reject, to_json_line, unforeseeable
+from captionflow.core.rejects import excess
 from captionflow.core.steps import INGESTED
 from captionflow.core.uris import resolve
 from captionflow.sources.opening import Source, open_source
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.rows import STAGE
 
-_REJECTS = "rejects.jsonl"
+_REJECTS = f"{REJECTS}.jsonl"
 _MAX_BYTES_OF_A_CHARACTER = 4
 _LONGEST_DETAIL = 500
 _FREE_REJECT_BYTES = 64 << 20
@@ -180,9 +181,5 @@ def _check_rejects(counts: _Counts, max_ratio: float, rejects_uri: str) -> None:
     read, rejected = counts.read, counts.rejected
     if read == 0:
         raise StepFailedError("the sources hold no captions")
-    if rejected.total() == read or rejected.total() > max_ratio * read:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
-        raise StepFailedError(
-            f"{rejected.total()} of {read} rows were rejected ({reasons}), see {rejects_uri}; "
-            f"--max-reject-ratio allows {max_ratio:g}"
-        )
+    if problem := excess(rejected, read, max_ratio, "rows"):
+        raise StepFailedError(f"{problem}; see {rejects_uri}")

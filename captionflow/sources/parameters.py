@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from captionflow.core.parameters import FETCHED, SOURCE, parameter
+from captionflow.core.parameters import FETCHED, SOURCE, RejectParameters, parameter
 from captionflow.web.parameters import AccessParameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestParameters(AccessParameters):
+class IngestParameters(RejectParameters, AccessParameters):
     """Which captions are read, and how."""
 
     sources: tuple[str, ...] = parameter(
@@ -44,7 +44,4 @@ class IngestParameters(AccessParameters):
     )
     max_source_seconds: float = parameter(
         3600.0, "Seconds that fetching one source over the network may take.", minimum=0.1, maximum=86_400.0
-    )
-    max_reject_ratio: float = parameter(
-        0.5, "Fail when a larger share of the rows than this is rejected.", minimum=0.0, maximum=1.0
     )

@@ -8,10 +8,12 @@ import os
 import posixpath
 import re
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import takewhile
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -118,6 +120,16 @@ class Access:
         """
         return any(prefix.covers(url) for prefix in self.prefixes) or self._is_open_host(url)
 
+    def may_be_open(self, url: str) -> bool:
+        """Whether `url` is open as far as can be told without looking a name up; what is no URL is left to others."""
+        try:
+            parts = urlsplit(url)
+            if parts.scheme in WEB_SCHEMES:
+                return self.is_open(url) or is_public(parts.hostname or "")
+            return self.is_open(real_path(url) if is_local(url) else url)
+        except ValueError:  # no URL, or a host's name
+            return True
+
     def _is_open_host(self, url: str) -> bool:
         parts = urlsplit(url)
         return parts.scheme in WEB_SCHEMES and parts.hostname in self.hosts
@@ -151,6 +163,15 @@ class Prefix:
     @cached_property
     def _path(self) -> str:
         return real_path(self.url) if is_local(self.url) else _clean_path(urlsplit(self.url))
+
+
+def prefix_for(urls: Sequence[str]) -> str:
+    """Return the longest prefix that opens the first URL and all that share its host or bucket, or top folder."""
+    depth = 2 if is_local(urls[0]) else 3  # the parts of /data, and of s3://bucket
+    parts = [(real_path(url) if is_local(url) else url).split("/") for url in urls]
+    folders = [path[: max(depth, len(path) - 1)] for path in parts if path[:depth] == parts[0][:depth]]
+    common = takewhile(lambda names: len({*names}) == 1, zip(*folders, strict=False))
+    return "/".join(names[0] for names in common)
 
 
 def real_path(url: str) -> str:

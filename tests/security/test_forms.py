@@ -13,7 +13,7 @@ import pytest
 
 from beam_jobs.parameters import BeamParameters
 from captionflow.airflow.beam_options import VARIABLE, options_for
-from captionflow.airflow.form import no_retry_in_vain
+from captionflow.airflow.form import SAMPLE_IMAGES, no_retry_in_vain
 from captionflow.airflow.reach import check_reach
 from captionflow.airflow.run_checks import check_run
 from captionflow.airflow.tfx_component import parameters_of
@@ -371,6 +371,35 @@ def test_by_default_the_artifact_root_and_the_samples_images_are_open(dags: dict
     root = dags[MAIN].params["artifact_root"]
     assert refusal(dags[MAIN], reuse=f"{root}/image_captioning/a/preprocessed") is None
     assert refusal(dags[MAIN], reuse="/tmp/elsewhere")
+
+
+def prefixes(dag: Any, **conf: Any) -> tuple[str, ...]:
+    """What the preprocess job of a run may fetch beside the public web."""
+    return tuple(dag.get_task("preprocess").parameters(context_of(dag, **conf)).allow_url_prefix)
+
+
+def test_a_folder_of_images_is_open_to_the_preprocess_job(
+    dags: dict[str, Any], opened: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prefixes(dags[MAIN]) == (SAMPLE_IMAGES,)
+    monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", f"{opened} http://images:8000 gs://bucket/ours")
+    roots = [f"{opened}/a", f"{opened}/within/b/", "http://images:8000/c", "gs://bucket/ours/d", f"{opened}/a"]
+    expected = (f"{opened}/a", f"{opened}/b", "http://images:8000/c", "gs://bucket/ours/d")
+    assert prefixes(dags[MAIN], image_root=roots) == expected
+    given = [f"{opened}/other", "gs://bucket/ours/d"]
+    assert prefixes(dags[MAIN], image_root=roots, allow_url_prefix=given) == (*given, *expected[:3])
+
+
+def test_a_folder_of_images_opens_nothing_that_the_deployment_does_not(
+    dags: dict[str, Any], opened: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONFLOW_TRIGGER_PREFIXES", f"{opened} http://images:8000/open")
+    for root in ("/etc", f"{opened}2", f"{opened}/link", f"{opened}/..", "gs://bucket", "file:///etc"):
+        with pytest.raises(InvalidInputError, match=r"^image_root: .* is not below what this deployment opens to runs"):
+            prefixes(dags[MAIN], image_root=[root])
+    # Fetched, if they are public.
+    web = ["https://example.org/a", "http://169.254.169.254/a", "http://images:8000", "http://images/open", "http://["]
+    assert prefixes(dags[MAIN], image_root=web) == ()
 
 
 # Run ids, and what fails later. -------------------------------------------------------------------------------------

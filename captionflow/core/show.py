@@ -1,0 +1,61 @@
+"""What is in an artifact, as text: its manifest without what every other has too, and its first captions."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from captionflow.core.artifact import Artifact, open_artifact
+from captionflow.core.lineage import Node, render, section
+from captionflow.core.manifest import Manifest
+from captionflow.core.records import CAPTIONS, SPLITS, ImageCaption
+from captionflow.core.steps import INGESTED, PREPROCESSED, STEPS
+from captionflow.core.terminal import one_line
+
+_SHOWN_CAPTIONS = 5
+_LONGEST_TEXT = 200
+
+
+def show(uri: str) -> str:
+    """Return an artifact's kind, code, counts, scores, parents, parameters that are not the defaults, first captions.
+
+    Raises:
+        InvalidInputError: `uri` is no artifact, or the beginning of the file with its captions was changed.
+    """
+    artifact = open_artifact(uri)
+    manifest = artifact.manifest
+    told = replace(artifact, manifest=replace(manifest, parameters=_chosen(manifest)))
+    lines = section("parents", [f"{parent.kind}  {parent.uri}" for parent in manifest.parents])
+    lines += section("captions", map(_shortened, islice(_captions(artifact), _SHOWN_CAPTIONS)))
+    return "\n".join([render(Node(artifact.parent, told, "", ())), *map(one_line, lines)])
+
+
+def _chosen(manifest: Manifest) -> dict[str, Any]:
+    """Return the parameters that differ from the defaults of the step that makes such artifacts."""
+    schemas = next((step.parameters_class.json_schema() for step in STEPS if step.output == manifest.kind), {})
+    return {
+        name: value
+        for name, value in manifest.parameters.items()
+        if name not in schemas or value != schemas[name]["default"]
+    }
+
+
+def _captions(artifact: Artifact) -> Iterator[str]:
+    """Yield the captions of an ingested or a preprocessed artifact, with their ids and the URLs of their images."""
+    if artifact.manifest.kind == INGESTED:
+        with artifact.parse(CAPTIONS) as lines:
+            for caption in map(ImageCaption.from_json, lines):
+                yield f"{caption.id} of image {caption.image_id}, {caption.image_url}: {caption.caption}"
+    elif artifact.manifest.kind == PREPROCESSED:
+        from captionflow.core.shards import SHARD_SUFFIX, read_shard  # wants a package that not every step does
+
+        files = [file for split in SPLITS for file in artifact.files(f"{split}/") if file.path.endswith(SHARD_SUFFIX)]
+        for file in files:
+            with artifact.parse(file.path) as shard:
+                for sample in read_shard(shard):
+                    for caption in sample.captions:
+                        yield f"{caption.id} of image {sample.image_id}, {sample.image_url}: {caption.text}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
