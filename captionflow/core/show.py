@@ -44,8 +44,8 @@ def _captions(artifact: Artifact) -> Iterator[str]:
     """Yield the captions of an ingested or a preprocessed artifact, with their ids and the URLs of their images."""
     if artifact.manifest.kind == INGESTED:
         with artifact.parse(CAPTIONS) as lines:
-            for caption in map(ImageCaption.from_json, lines):
-                yield f"{caption.id} of image {caption.image_id}, {caption.image_url}: {caption.caption}"
+            for row in map(ImageCaption.from_json, lines):
+                yield f"{row.id} of image {row.image_id}, {row.image_url}: {row.caption}"
     elif artifact.manifest.kind == PREPROCESSED:
         from captionflow.core.shards import SHARD_SUFFIX, read_shard  # wants a package that not every step does
 
