@@ -8,7 +8,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from functools import partial
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -49,7 +48,7 @@ class ReadCaptions(beam.PTransform[beam.Pipeline, beam.PCollection[Record]]):
 
 
 class FilterCaptions(beam.PTransform[beam.PCollection[Record], beam.PCollection[Record]]):
-    """Put the captions through every rule, in a step of its own each; one that is refused becomes a Reject."""
+    """Put the captions through the filters and clean them; one that is refused becomes a Reject."""
 
     def __init__(self, parameters: PreprocessParameters) -> None:
         super().__init__()
@@ -57,9 +56,7 @@ class FilterCaptions(beam.PTransform[beam.PCollection[Record], beam.PCollection[
 
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
         """Records → records."""
-        for name, rule in filters.RULES.items():
-            records |= name >> beam.Map(partial(filters.apply, rule), self._parameters)
-        return records
+        return records | beam.Map(filters.apply_all, self._parameters)
 
 
 class IndexEarlier(beam.PTransform[beam.Pipeline, beam.PCollection[Earlier]]):

@@ -128,13 +128,13 @@ def test_a_source_format(copy: Copy, small_run: Path) -> None:
 def test_a_filter(copy: Copy, small_run: Path) -> None:
     copy.follow("A filter")
     run(commands("A filter"), small_run, copy.folder)
-    before, after = (made(small_run, name, "preprocessed").manifest.counts for name in ("preprocessed", "longer"))
-    rejected = after["rejected"]["too_few_words"]
+    before, after = (made(small_run, name, "preprocessed").manifest.counts for name in ("preprocessed", "shorter"))
+    rejected = after["rejected"]["too_long_word"]
     assert rejected > 0
     assert after["captions"]["in"] == before["captions"]["in"]
     assert after["captions"]["out"] == before["captions"]["out"] - rejected
     component = (copy.folder / "kfp_pipeline/components/preprocessing/component.yaml").read_text()
-    assert "min_words" in component
+    assert "max_word_characters" in component
 
 
 @pytest.mark.slow

@@ -96,6 +96,7 @@ def test_what_is_no_finite_number_is_refused_as_one(
         (PreprocessParameters, {"split": "nan,nan,nan"}, "--split"),
         (PreprocessParameters, {"split": 1}, "--split"),
         (PreprocessParameters, {"licenses": []}, "--licenses"),
+        (PreprocessParameters, {"filters": "all"}, "--filters"),
         (PreprocessParameters, {"licenses": None}, "--licenses"),
         (TrainParameters, {"device": "tpu"}, "--device"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from beam_jobs.preprocess import run
 from captionflow.core.artifact import open_artifact
@@ -14,6 +15,7 @@ from captionflow.core.records import ImageCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from tests.ingesting import ingest_records
 from tests.servers import Site, send
+from tests.test_images import saved
 from tests.test_preprocess import assert_accounted, content
 
 RECORD = ImageCaption(1, 1, "A dog.", "", "1.jpg", "Attribution License")
@@ -113,6 +115,54 @@ def test_pictures_of_another_form_are_refused(job: Job) -> None:
     earlier = job("earlier", images=4)
     with pytest.raises(InvalidInputError, match=r"--reuse: .* was made with image_size 32, not 64"):
         job("again", images=4, reuse=earlier, image_size=64)
+
+
+def test_pictures_that_were_filtered_out_are_not_fetched_again(site: Site, job: Job) -> None:
+    site.pages["/3.jpg"] = site.pages["/4.jpg"] = saved(Image.new("RGB", (64, 64)), "PNG")
+    filtered = {"min_side": 100, "min_contrast": 1.0}
+    earlier = job("earlier", **filtered)
+    assert open_artifact(earlier).manifest.counts["rejected"]["image_too_small"] == 2
+    heal(site)
+    again = job("again", images=50, reuse=earlier, **filtered)
+    assert set(site.hits) == {f"/{FAILING}.jpg", *(f"/{i}.jpg" for i in range(40, 50))}
+    assert_equal(again, job("clean", images=50, **filtered))
+
+
+def test_a_filter_of_pictures_that_was_on_may_be_off(site: Site, job: Job) -> None:
+    site.pages["/3.jpg"] = saved(Image.new("RGB", (64, 64)), "PNG")
+    earlier = job("earlier", min_side=100)
+    heal(site)
+    again = job("again", reuse=earlier)
+    assert set(site.hits) == {f"/{i}.jpg" for i in (3, FAILING, GONE)}
+    assert_equal(again, job("clean"))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        ({}, {"filters": "basic"}, "min_side 0, not 200"),
+        ({"min_contrast": 1.0}, {"min_contrast": 2.0}, "min_contrast 1.0, not 2.0"),
+    ],
+)
+def test_a_filter_of_pictures_that_is_on_must_have_been_on(
+    job: Job, then: dict[str, object], now: dict[str, object], message: str
+) -> None:
+    earlier = job("earlier", images=4, **then)
+    with pytest.raises(InvalidInputError, match=f"--reuse: .* was made with {message}; give the same, or no --reuse"):
+        job("again", images=4, reuse=earlier, **now)
+
+
+def test_a_caption_that_was_filtered_out_says_nothing_of_its_image(site: Site, job: Job, tmp_path: Path) -> None:
+    records = [replace(RECORD, image_id=i, id=i, image_url=f"{site.url}/{i}.jpg") for i in range(2)]
+    records.append(replace(records[0], id=2, caption="A dog in the snow."))
+    ingested = ingest_records(records, tmp_path / "uneven")
+    settings = PreprocessParameters(image_size=32, allow_url_prefix=(site.url,), split="1,0,0", min_words=3)
+    earlier = run(ingested, str(tmp_path / "earlier"), settings, [])
+    assert open_artifact(earlier).manifest.counts["rejected"] == {"too_few_words": 2}
+    site.hits.clear()
+    again = run(ingested, str(tmp_path / "again"), replace(settings, min_words=0), [], earlier)
+    assert set(site.hits) == {"/1.jpg"}
+    assert_equal(again, run(ingested, str(tmp_path / "clean"), replace(settings, min_words=0), []))
 
 
 def test_an_artifact_cannot_be_made_from_itself(job: Job) -> None:

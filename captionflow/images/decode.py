@@ -2,13 +2,14 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
 from PIL import Image, UnidentifiedImageError
 
+from captionflow.images import filters
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.images.parameters import ImageParameters
 
@@ -35,8 +36,11 @@ _EXIF_TRANSPOSES = {
 Box = tuple[float, float, float, float]
 
 
-REASONS = ("not_an_image", "markup", "too_many_pixels", "truncated_image", "corrupt_image", "decode_out_of_memory")
-"""Why decoding may fail."""
+REASONS = (
+    *("not_an_image", "markup", "too_many_pixels", "truncated_image", "corrupt_image", "decode_out_of_memory"),
+    *filters.REASONS,
+)
+"""Why decoding may fail, or the picture be filtered out."""
 
 
 class ImageError(Exception):
@@ -78,17 +82,25 @@ def process(data: bytes, parameters: ImageParameters) -> StoredImage:
     """Decode, orient, resize and encode one picture; the first frame of an animation.
 
     Raises:
-        ImageError: `not_an_image`, `markup`, `too_many_pixels`, `truncated_image` or `corrupt_image`.
+        ImageError: `not_an_image`, `markup`, `too_many_pixels`, `truncated_image` or `corrupt_image`, or the reason of
+            a filter.
     """
     side, max_pixels = parameters.image_size, parameters.max_image_megapixels * _MEGAPIXEL
     is_fast = parameters.downscaling == "fast"
     with _opened(data, max_pixels) as image:
+        _filter(filters.SIZE_FILTERS, image, parameters)
         box, size = _frame(image.size, side, parameters.resize)
         if is_fast:
             box = _decode_smaller(image, box, size)
-        square = _on_square(_resize(to_rgb(image), box, size, is_fast=is_fast), side)
-        upright = _upright(square, image)
+        resized = _resize(to_rgb(image), box, size, is_fast=is_fast)
+        _filter(filters.PIXEL_FILTERS, resized, parameters)
+        upright = _upright(_on_square(resized, side), image)
     return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side)
+
+
+def _filter(rows: Iterable[filters.Filter[Image.Image]], image: Image.Image, parameters: ImageParameters) -> None:
+    if refusal := filters.refusal(rows, image, parameters):
+        raise ImageError(*refusal)
 
 
 @contextmanager

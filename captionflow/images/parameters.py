@@ -1,7 +1,7 @@
 """How a picture is fetched, decoded and stored."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from captionflow.core.parameters import Parameters, parameter
 from captionflow.images.formats import IMAGE_FORMATS
@@ -14,6 +14,35 @@ ROBOTS_TAGS = {
     "ignore": frozenset[str](),
 }
 """The choices of `x_robots_tag`: the words of the header that reject an image."""
+
+
+def bound(none: float, description: str, most: float) -> Any:
+    """Declare the bound of a filter.
+
+    Args:
+        none: 0 of the parameter's type, the default.
+        most: the largest that can be given.
+    """
+    return parameter(none, f"{description} 0: as the filters' preset says.", minimum=none, maximum=most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFilterParameters(Parameters):
+    """Which pictures are kept."""
+
+    min_side: int = bound(0, "Height and width that the original must have at least, in pixels.", 10_000)
+    max_aspect_ratio: float = bound(0.0, "Largest ratio of the original's long side to its short one.", 1000.0)
+    min_contrast: float = bound(
+        0.0,
+        "Least standard deviation, in levels of 0 to 255, of the picture's most varied colour channel. A single colour "
+        "has 0.",
+        128.0,
+    )
+    min_sharpness: float = bound(
+        0.0,
+        "Least variance of the Laplacian of the picture in grey, at the size it is stored. Blurred pictures have less.",
+        16_384.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,5 +129,7 @@ class DecodeParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageParameters(DecodeParameters, FetchParameters, StoredImageParameters, AccessParameters):
+class ImageParameters(
+    DecodeParameters, FetchParameters, StoredImageParameters, PictureFilterParameters, AccessParameters
+):
     """All parameters of one picture; the fields are those of the bases, the last first."""

@@ -1,12 +1,25 @@
-"""Which captions are kept: the rules that a caption goes through before its image is fetched. A new one is one row."""
+"""Which captions are kept: the filters that a caption goes through before its image is fetched. A new one is one row.
 
-from collections.abc import Callable
+Those of pictures are in `captionflow.images.filters`.
+"""
+
+import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import pairwise
+from urllib.parse import unquote
 
 from captionflow.core.records import ImageCaption, Reject
+from captionflow.images.filters import Filter, refusal
 from captionflow.preprocess.cleaning import clean_caption
 from captionflow.preprocess.parameters import PreprocessParameters
+
+STAGE = "filters"
+"""Stage of the Rejects of all filters, of captions and of pictures."""
+
+_END_OF_PATH = re.compile(r"[?#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +32,49 @@ class CleanedCaption(ImageCaption):
 _FIELDS = tuple(field.name for field in fields(ImageCaption))
 
 Record = ImageCaption | Reject
-Rule = Callable[[ImageCaption, PreprocessParameters], Record]
+
+
+def words(caption: ImageCaption) -> int:
+    """Count the words, as white space parts them."""
+    return len(caption.caption.split())
+
+
+def characters(caption: ImageCaption) -> int:
+    """Count the characters, white space included."""
+    return len(caption.caption)
+
+
+def symbol_share(caption: ImageCaption) -> float:
+    """Return the share of numbers, punctuation and symbols, Unicode's N, P and S, in what is no white space."""
+    kinds = Counter(unicodedata.category(char)[0] for char in caption.caption if not char.isspace())
+    return (kinds["N"] + kinds["P"] + kinds["S"]) / max(1, kinds.total())
+
+
+def repetition(caption: ImageCaption) -> float:
+    """Return 1 - distinct pairs / pairs, of neighbouring words of the cleaned text; 0 for less than two words.
+
+    It is seq-rep-2 of Welleck et al. 2020, "Neural Text Generation with Unlikelihood Training".
+    """
+    pairs = [*pairwise(clean_caption(caption.caption).split())]
+    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def own_words(caption: ImageCaption) -> int:
+    """Count the distinct words that do not stand in the picture's file name, by its URL or by `image_name`."""
+    path = unquote(_END_OF_PATH.split(caption.image_url, maxsplit=1)[0])
+    names = " ".join(name.rpartition("/")[2] for name in (path, caption.image_name))
+    return len({*clean_caption(caption.caption).split()} - {*clean_caption(names).split()})
+
+
+CAPTION_FILTERS: tuple[Filter[ImageCaption], ...] = (
+    Filter("min_words", "too_few_words", words),
+    Filter("max_words", "too_many_words", words),
+    Filter("min_characters", "too_few_characters", characters),
+    Filter("max_symbol_share", "too_many_symbols", symbol_share),
+    Filter("max_repetition", "repetitive_caption", repetition),
+    Filter("min_own_words", "caption_is_file_name", own_words),
+)
+"""Asked in this order about the caption as it was ingested."""
 
 
 def license_key(name: str) -> str:
@@ -40,6 +95,12 @@ def _allowed_licenses(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(license_key, names))
 
 
+def filter_caption(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
+    """Keep a caption that passes the filters which are on."""
+    refused = refusal(CAPTION_FILTERS, caption, parameters)
+    return Reject.of(caption, STAGE, *refused) if refused else caption
+
+
 def clean(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
     """Make the text that is stored beside the caption as it was ingested."""
     text = clean_caption(caption.caption) if parameters.caption_text == "plain" else caption.caption
@@ -48,23 +109,9 @@ def clean(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
     return CleanedCaption(**{name: getattr(caption, name) for name in _FIELDS}, text=text)
 
 
-RULES: dict[str, Rule] = {
-    "FilterLicenses": filter_license,
-    "CleanCaptions": clean,
-}
-"""Each rule, in the order in which they are asked, by the name of its step in the Beam job.
-
-A rule returns the caption, changed or not, or the Reject that it becomes.
-"""
-
-
-def apply(rule: Rule, record: Record, parameters: PreprocessParameters) -> Record:
-    """Ask one rule about a record; one that was rejected before stays as it is."""
-    return record if isinstance(record, Reject) else rule(record, parameters)
-
-
 def apply_all(record: Record, parameters: PreprocessParameters) -> Record:
-    """Ask every rule about a record."""
-    for rule in RULES.values():
-        record = apply(rule, record, parameters)
+    """Put a caption through the filters, and clean it; one that was rejected before stays as it is."""
+    for rule in (filter_license, filter_caption, clean):
+        if not isinstance(record, Reject):
+            record = rule(record, parameters)
     return record

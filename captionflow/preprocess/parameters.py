@@ -6,8 +6,18 @@ from typing import Literal
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.licenses import COCO_LICENSES
 from captionflow.core.parameters import URI, Parameters, RejectParameters, parameter
-from captionflow.images.parameters import ImageParameters, StoredImageParameters
+from captionflow.images.parameters import ImageParameters, PictureFilterParameters, StoredImageParameters, bound
 from captionflow.web.parameters import AccessParameters
+
+PRESETS: dict[str, dict[str, float]] = {
+    "none": {},
+    "basic": {"min_words": 3, "min_characters": 6, "min_side": 200, "max_aspect_ratio": 3.0},
+}
+"""Preset of filters → the bounds of those that it sets, by parameter.
+
+basic is that of Gadre et al. 2023, "DataComp: In search of the next generation of multimodal datasets", but for the
+language.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +40,28 @@ class FilterParameters(Parameters):
         "plain",
         "What the model reads of a caption. plain: in lower case, without punctuation and URLs; raw: as ingested. The "
         "caption as ingested is stored in both cases.",
+    )
+    filters: str = parameter(
+        "none",
+        "Preset of the filters' bounds; one that is given by its own parameter goes before it. basic, as DataComp's: "
+        + ", ".join(f"{name} {preset:g}" for name, preset in PRESETS["basic"].items())
+        + ".",
+        enum=[*PRESETS],
+    )
+    min_words: int = bound(0, "Words that a caption must have at least.", 1000)
+    max_words: int = bound(0, "Words that a caption may have at most.", 1000)
+    min_characters: int = bound(0, "Characters that a caption must have at least.", 10_000)
+    max_symbol_share: float = bound(
+        0.0, "Largest share of digits, punctuation and symbols among a caption's characters.", 1.0
+    )
+    max_repetition: float = bound(
+        0.0, "Largest share of a caption's pairs of neighbouring words that occurred in it before.", 1.0
+    )
+    min_own_words: int = bound(
+        0,
+        "Words that a caption must have at least beside those of its picture's file name. 1 rejects a caption that is "
+        "the file name.",
+        1000,
     )
 
 
@@ -67,9 +99,24 @@ class ShardParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessParameters(
-    ImageParameters, ShardParameters, RejectParameters, StoredImageParameters, FilterParameters, AccessParameters
+    ImageParameters,
+    ShardParameters,
+    RejectParameters,
+    StoredImageParameters,
+    PictureFilterParameters,
+    FilterParameters,
+    AccessParameters,
 ):
-    """The parameters of the preprocess job; the fields are those of the bases, the last first."""
+    """The parameters of the preprocess job; the fields are those of the bases, the last first.
+
+    Each bound of a filter that is 0 becomes that of the preset, so that a manifest tells what was asked.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, preset in PRESETS[self.filters].items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, preset)
 
 
 @dataclass(frozen=True, kw_only=True)

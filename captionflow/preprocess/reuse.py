@@ -25,8 +25,10 @@ from captionflow.core.steps import PREPROCESSED
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import file_system
 from captionflow.images.decode import StoredImage
+from captionflow.images.filters import PICTURE_FILTERS, REASONS
 from captionflow.preprocess.parameters import PreprocessParameters
 
+_FILTER_PARAMETERS = tuple(each.parameter for each in PICTURE_FILTERS)
 _FORM_PARAMETERS = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
 # A reject is reused only if these are as they were.
 _REJECT_PARAMETERS = (
@@ -39,6 +41,7 @@ _REJECT_PARAMETERS = (
     "max_image_megapixels",
     "decode_seconds",
     "decode_megabytes",
+    *_FILTER_PARAMETERS,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -74,11 +77,13 @@ def open_earlier(uri: str, parameters: PreprocessParameters) -> EarlierArtifact:
     """Open the artifact whose pictures are to be reused.
 
     Raises:
-        InvalidInputError: it is no preprocessed artifact, or its pictures are of another form.
+        InvalidInputError: it is no preprocessed artifact, its pictures are of another form, or they did not pass a
+            filter that is on now: a stored picture does not tell what that one measures of the original.
     """
     artifact, wanted = open_artifact(uri, PREPROCESSED), parameters.to_json()
-    earlier = artifact.manifest.parameters
-    for name in _FORM_PARAMETERS:
+    # An older version had no filters.
+    earlier = {**dict.fromkeys(_FILTER_PARAMETERS, 0), **artifact.manifest.parameters}
+    for name in (*_FORM_PARAMETERS, *(name for name in _FILTER_PARAMETERS if wanted[name])):
         if earlier.get(name) != wanted[name]:
             raise InvalidInputError(
                 f"--reuse: {uri} was made with {name} {earlier.get(name)}, not {wanted[name]}; "
@@ -113,7 +118,8 @@ def _earlier(source: "_HashingReader", path: str) -> Iterator[Earlier]:
                 yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
         return
     for reject in map(Reject.from_json, source.read().splitlines()):
-        if reject.stage == "images" and not reject.retryable and reject.image_id is not None:
+        is_of_image = reject.stage == "images" or reject.reason in REASONS
+        if is_of_image and not reject.retryable and reject.image_id is not None:
             yield Earlier(reject.image_id, reject.image_url or "", reason=reject.reason, detail=reject.detail)
 
 

@@ -18,9 +18,10 @@ from captionflow.core.draft import Draft
 from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
 from captionflow.core.shards import SHARD_SUFFIX
 from captionflow.images.attempts import FetchError
+from captionflow.images.filters import REASONS
 from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
-from captionflow.preprocess.filters import CleanedCaption
+from captionflow.preprocess.filters import STAGE, CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import FAILURES, IMAGES, PROGRESS, ShardInfo, ShardKey
@@ -157,8 +158,9 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
         error = download.error
         assert error
         retryable = isinstance(error, FetchError) and error.retryable
+        stage = STAGE if error.reason in REASONS else IMAGES
         image.rejects += [
-            Reject.of(caption, IMAGES, error.reason, str(error), retryable=retryable) for caption in image.captions
+            Reject.of(caption, stage, error.reason, str(error), retryable=retryable) for caption in image.captions
         ]
         return image
     first, picture = image.captions[0], download.picture
