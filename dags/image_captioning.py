@@ -35,7 +35,7 @@ TASKS = "\n".join(f"| `{step.name}` | {step.description} | `{step.output}` |" fo
 ### Image captioning: from captions and image URLs to a trained, evaluated model
 
 Trigger it as it is to run on the built-in sample (`captionflow sample` draws it), or point *sources* at COCO
-captions, CSV or JSON Lines of your own.
+captions, Parquet, CSV or JSON Lines of your own.
 
 | task | does | makes |
 | --- | --- | --- |

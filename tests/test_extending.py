@@ -118,9 +118,10 @@ def test_the_toy_step_is_a_task_of_the_dag(toy: tuple[Copy, str], tmp_path: Path
 def test_a_source_format(copy: Copy, small_run: Path) -> None:
     copy.follow("A source format")
     run(commands("A source format"), small_run, copy.folder)
-    counts = made(small_run, "flickr", "ingested").manifest.counts
+    counts = made(small_run, "conceptual", "ingested").manifest.counts
     assert counts == {
-        "captions": {"in": 3, "out": 2, "rejected": 1}, "images": 1, "rejected": {"no_flickr_line": 1},
+        "captions": {"in": 3, "out": 2, "rejected": 1}, "images": 1, "splits": {},
+        "rejected": {"no_conceptual_line": 1},
     }  # fmt: skip
 
 

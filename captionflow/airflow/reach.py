@@ -6,7 +6,8 @@ from typing import Any
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.parameters import FETCHED, HOST, SOURCE
 from captionflow.core.records import part_source
-from captionflow.core.uris import resolve
+from captionflow.core.uris import is_local, resolve
+from captionflow.sources.expansion import files_of
 from captionflow.web.access import Prefix
 
 VARIABLE = "CAPTIONFLOW_TRIGGER_PREFIXES"
@@ -42,7 +43,10 @@ def is_open(value: str, reaches: str, opened: Collection[str]) -> bool:
 
 def _is_below(value: str, reaches: str, prefixes: list[Prefix]) -> bool:
     if reaches == SOURCE:
-        return _is_below(part_source(value)[1], FETCHED, prefixes)
+        uri = part_source(value)[1]
+        # Links in a folder may lead elsewhere. An object store has none, so what a pattern there begins with suffices.
+        files = [uri, *(files_of(uri) if is_local(uri) and _is_below(uri, FETCHED, prefixes) else ())]
+        return all(_is_below(file, FETCHED, prefixes) for file in files)
     if reaches == FETCHED and value.startswith(("http://", "https://")):
         return True  # the fetchers go to public addresses only
     if reaches == HOST:

@@ -85,7 +85,7 @@ STEPS = (
     ),
     Step(
         "ingest",
-        "Read captions from COCO JSON, CSV or JSON Lines; rows that cannot be used become counted rejects.",
+        "Read captions from COCO JSON, Parquet, CSV, JSON Lines and others; rows that cannot be used become counted rejects.",
         "captionflow.sources.ingest:ingest",
         INGESTED,
         parameters="captionflow.sources.parameters:IngestParameters",

@@ -21,6 +21,19 @@ _TOO_MANY_DIGITS = b"0" * (_MAX_DIGITS + 1)
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 
 
+class UnpackedBytes:
+    """Counts what is unpacked of a file, and stops when it is far more than the file holds."""
+
+    def __init__(self, packed_bytes: int) -> None:
+        self._remaining = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * packed_bytes
+
+    def add(self, unpacked_bytes: int) -> None:
+        """Count; raises a ValueError when the file is a bomb."""
+        self._remaining -= unpacked_bytes
+        if self._remaining < 0:
+            raise ValueError(f"unpacks to over {_MAX_EXPANSION} times its size; refused")
+
+
 class _CheckedReader(io.RawIOBase):
     def __init__(self, inner: IO[bytes] | gzip.GzipFile) -> None:
         super().__init__()
@@ -45,12 +58,10 @@ class UnpackedReader(_CheckedReader):
 
     def __init__(self, inner: IO[bytes] | gzip.GzipFile, packed_bytes: int) -> None:
         super().__init__(inner)
-        self._remaining = _FREE_EXPANSION_BYTES + _MAX_EXPANSION * packed_bytes
+        self._unpacked = UnpackedBytes(packed_bytes)
 
     def _check(self, data: bytes) -> None:
-        self._remaining -= len(data)
-        if self._remaining < 0:
-            raise ValueError(f"unpacks to over {_MAX_EXPANSION} times its size; refused")
+        self._unpacked.add(len(data))
 
 
 class RowReader(_CheckedReader):

@@ -5,8 +5,8 @@ from typing import Any
 
 from captionflow.core.records import is_integer, unforeseeable
 from captionflow.sources.caption_file import CaptionFile
+from captionflow.sources.columns import Columns
 from captionflow.sources.json_stream import first_object_keys, items
-from captionflow.sources.jsonl_format import ROW_KEYS
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.rows import Rows, in_folder, reject, to_record
 
@@ -15,12 +15,12 @@ _COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "type"}
 _LONGEST_ID = 100
 
 
-def is_coco(head: bytes) -> bool:
+def is_coco(head: bytes, columns: Columns) -> bool:
     """Whether a file that begins like this is of the format."""
     if not head.startswith(b"{"):
         return False
     keys = first_object_keys(head)
-    return bool(keys & _COCO_KEYS) and not keys >= ROW_KEYS
+    return bool(keys & _COCO_KEYS) and not columns.hold_captions(keys)
 
 
 def read_coco(source: CaptionFile, parameters: IngestParameters, image_root: str | None) -> Rows:

@@ -38,10 +38,11 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     """
     roots = _image_roots(parameters)
     with ExitStack() as stack:
-        sources = [stack.enter_context(open_source(uri, parameters)) for uri in parameters.sources]
+        opened = [stack.enter_context(open_source(given, parameters)) for given in parameters.sources]
+        sources = [source for files in opened for source in files]
         _check_output(sources, resolve(output))
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
-        rows = _reject_long_texts(_read_all(sources, parameters, roots), parameters.max_text_bytes)
+        rows = _reject_long_texts(_read_all(opened, parameters, roots), parameters.max_text_bytes)
         rows = _reject_conflicts(rows, parameters.max_captions)
         with draft.output(CAPTIONS) as captions_file, draft.output(_REJECTS) as rejects_file:
             counts = _write(rows, captions_file, rejects_file, _max_reject_bytes(sources))
@@ -122,10 +123,11 @@ def _image_roots(parameters: IngestParameters) -> list[str | None]:
 
 
 def _read_all(
-    sources: list[Source], parameters: IngestParameters, roots: list[str | None]
+    opened: list[list[Source]], parameters: IngestParameters, roots: list[str | None]
 ) -> Iterator[ImageCaption | Reject]:
-    for source, root in zip(sources, roots, strict=True):
-        yield from source.read(parameters, root)
+    for files, root in zip(opened, roots, strict=True):
+        for source in files:
+            yield from source.read(parameters, root)
 
 
 def _reject_long_texts(records: Iterator[ImageCaption | Reject], max_bytes: int) -> Iterator[ImageCaption | Reject]:

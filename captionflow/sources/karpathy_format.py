@@ -7,6 +7,7 @@ https://cs.stanford.edu/people/karpathy/deepimagesent/. They name no URLs and no
 from typing import Any
 
 from captionflow.sources.caption_file import CaptionFile
+from captionflow.sources.columns import Columns
 from captionflow.sources.json_stream import first_object_keys, items
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.rows import Rows, in_folder, reject, to_record
@@ -15,7 +16,7 @@ DESCRIPTION = "Karpathy's JSON (an object with images that hold sentences and a 
 _LEVEL_OF_IMAGES = 3  # {"images": [{
 
 
-def is_karpathy(head: bytes) -> bool:
+def is_karpathy(head: bytes, columns: Columns) -> bool:
     """Whether a file that begins like this is of the format."""
     return head.startswith(b"{") and first_object_keys(head, _LEVEL_OF_IMAGES) >= {"sentences", "split"}
 

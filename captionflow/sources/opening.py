@@ -1,17 +1,18 @@
-"""Open a source: fetch it if it is remote, and recognise its format."""
+"""Open a source: find its files, fetch those that are remote, and recognise their formats."""
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionflow.core.errors import InvalidInputError
+from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import Parent
 from captionflow.core.records import part_source
 from captionflow.core.uris import is_local, resolve
 from captionflow.sources.caption_file import CaptionFile, choose_member
 from captionflow.sources.download import download
+from captionflow.sources.expansion import files_of
 from captionflow.sources.formats import EXPECTED, UNREADABLE, Format, reason_of, recognise
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.rows import Rows
@@ -21,14 +22,14 @@ _HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Source:
-    """A source whose file is on this machine and whose format is known."""
+    """A file of a source, which is on this machine and whose format is known."""
 
     file: CaptionFile
     format: Format
 
     @property
     def uri(self) -> str:
-        """The source's URI, as the user gave it, resolved."""
+        """The file's URI, as the user gave it or as it was found, resolved."""
         return self.file.uri
 
     @property
@@ -52,21 +53,28 @@ class Source:
 
 
 @contextmanager
-def open_source(given: str, parameters: IngestParameters) -> Iterator[Source]:
-    """Fetch a source if it is remote, and recognise its format.
+def open_source(given: str, parameters: IngestParameters) -> Iterator[list[Source]]:
+    """Fetch the files of a source if they are remote, and recognise their formats.
 
     Args:
-        given: its URI, or `SPLIT=URI`.
+        given: its URI, or `SPLIT=URI`; see `files_of`.
 
     Raises:
-        InvalidInputError: it cannot be read or is in no known format; the message names those that are.
+        InvalidInputError: a file cannot be read or is in no known format; the message names those that are.
+        StepFailedError: there is no room for a remote file.
     """
     split, uri = part_source(given)
+    with ExitStack() as stack:
+        yield [stack.enter_context(_open_file(file, split, parameters)) for file in files_of(uri)]
+
+
+@contextmanager
+def _open_file(uri: str, split: str | None, parameters: IngestParameters) -> Iterator[Source]:
     with _local_copy(uri, parameters) as path:
         try:
             file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member), split)
             with file.open() as opened:
-                format_ = recognise(opened.read(_HEAD_BYTES))
+                format_ = recognise(opened.read(_HEAD_BYTES), parameters)
         except UNREADABLE as error:
             raise InvalidInputError(f"{uri}: cannot be read ({reason_of(error)}); {EXPECTED}") from error
         if format_ is None:
@@ -86,7 +94,14 @@ def _local_copy(uri: str, parameters: IngestParameters) -> Iterator[Path]:
             raise InvalidInputError(f"{uri}: is not a file; {EXPECTED}")
         yield path
         return
-    # A file without a name leaves nothing behind when this process is killed. Until then it has a path in /proc.
-    with tempfile.TemporaryFile() as copy:
+    with ExitStack() as stack:
+        try:
+            # A file without a name leaves nothing behind when this process is killed. Until then its path is in /proc.
+            copy = stack.enter_context(tempfile.TemporaryFile())
+        except OSError as error:
+            raise StepFailedError(
+                f"{uri}: cannot be kept in {tempfile.gettempdir()}: {error.strerror}; each remote file takes one open "
+                "file (ulimit -n)"
+            ) from error
         download(uri, copy, parameters)
         yield Path(f"/proc/self/fd/{copy.fileno()}")

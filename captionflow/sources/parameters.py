@@ -13,16 +13,28 @@ class IngestParameters(RejectParameters, AccessParameters):
 
     sources: tuple[str, ...] = parameter(
         (),
-        "Caption files: COCO or Karpathy JSON (also .gz or .zip), CSV or JSON Lines; path, file://, http(s)://, gs:// "
-        "or s3://. train=URI puts the images of a file into that split, val+test=URI divides them between two.",
+        "Caption files: COCO or Karpathy JSON (also .gz or .zip), Parquet, CSV, JSON Lines or Flickr tokens; path, "
+        "file://, http(s)://, gs:// or s3://; a pattern (DIR/*.parquet), a folder of Parquet or with metadata.jsonl. "
+        "train=URI puts the images of a file into that split, val+test=URI divides them between two.",
         reaches=SOURCE,
         common=True,
     )
+    url_col: str | None = parameter(
+        None,
+        "Column of the image's URL or path in Parquet, CSV, JSON Lines; by default image_url, url, URL or file_name.",
+    )
+    caption_col: str | None = parameter(None, "Column of the caption there; by default caption, text or TEXT.")
+    id_col: str | None = parameter(
+        None,
+        "Column of the caption's id there, an integer or text; by default id, or else a hash of image and caption.",
+    )
+    license_col: str | None = parameter(None, "Column of the image's licence there; by default image_license.")
+    split_col: str | None = parameter(None, "Column of the image's split there; by default split.")
     member: str | None = parameter(None, "Which file to read inside a .zip source that holds several.")
     url_field: Literal["coco_url", "flickr_url"] = parameter("coco_url", "Which URL of a COCO image to use.")
     image_root: tuple[str, ...] = parameter(
         (),
-        "Folder (path or URL) that holds the images of COCO and Karpathy files by name, used instead of their URLs: "
+        "Folder (path or URL) that holds the images of COCO, Karpathy and Flickr files by name, used instead of URLs: "
         "one for all sources, or one for each.",
         reaches=FETCHED,
         common=True,

@@ -207,7 +207,10 @@ def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any]
 # Places. ------------------------------------------------------------------------------------------------------------
 
 # Text that leads nowhere. A new field of text belongs here, or its declaration says what it reaches.
-HARMLESS = {"member", "licenses", "split", "user_agent", "pipeline_name", "beam_args", "beam_options"}
+HARMLESS = {
+    "member", "licenses", "split", "user_agent", "pipeline_name", "beam_args", "beam_options",
+    "url_col", "caption_col", "id_col", "license_col", "split_col",
+}  # fmt: skip
 
 
 def text_fields(dag: Any) -> list[str]:
@@ -317,6 +320,22 @@ def test_a_host_with_all_its_ports_is_open_only_where_everything_is(value: str) 
 )
 def test_an_object_store_takes_a_key_as_it_is_written(value: str) -> None:
     assert not reaches(["gs://bucket/ours"], "allow_url_prefix", value)
+
+
+def test_files_that_a_pattern_or_a_folder_stands_for_are_checked_each(opened: Path) -> None:
+    for folder in (opened, opened.parent / "open2"):
+        (folder / "a.parquet").touch()
+    for source in (f"{opened}", f"train={opened}", f"{opened}/*.parquet", f"val=file://{opened}/*", f"{opened}/x.json"):
+        assert reaches([str(opened)], "sources", source), source
+    for outside in (f"{opened}/../open2/*", f"{opened.parent}/*/a.parquet", f"{opened.parent}/open*", "/*"):
+        assert not reaches([str(opened)], "sources", outside), outside
+    assert reaches(["gs://bucket/ours"], "sources", "gs://bucket/ours/*.parquet")
+    for outside in ("gs://bucket/*/a.parquet", "gs://bucket/ours*/a.parquet", "gs://bucket/ours/*/../../x"):
+        assert not reaches(["gs://bucket/ours"], "sources", outside), outside
+    (opened / "b.parquet").symlink_to(opened.parent / "open2" / "a.parquet")
+    for source in (f"{opened}", f"{opened}/*.parquet", f"{opened}/**"):
+        assert not reaches([str(opened)], "sources", source), source
+    assert not reaches([str(opened)], "sources", f"{opened}/link/*.parquet")
 
 
 def test_a_list_within_a_list_does_not_come_apart_after_the_check(small_sample: Path) -> None:
