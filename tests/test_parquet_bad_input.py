@@ -161,22 +161,22 @@ def measured(folder: Path, data: bytes) -> tuple[str, int]:
 
 
 def test_a_group_of_very_many_rows_is_never_held_whole(tmp_path: Path) -> None:
-    count = 200_000
-    table = {"url": [f"http://images/{n}.jpg" for n in range(count)], "text": [f"{n}" * 20 for n in range(count)]}
+    count = 30_000
+    table = {"url": [f"http://images/{n}.jpg" for n in range(count)], "text": [f"{n:05}" * 300 for n in range(count)]}
     data = parquet(table, row_group_size=count, compression="zstd", use_dictionary=False)
     said, held = measured(tmp_path, data)
     assert said == ""
-    assert held < 12 << 20 < sum(map(len, table["text"]))
+    assert held < 24 << 20 < 40 << 20 < sum(map(len, table["text"]))
 
 
 def test_a_dictionary_that_every_row_points_to_is_not_repeated(tmp_path: Path) -> None:
-    rows, text = 100_000, "x" * (1 << 20)
+    rows, text = 20_000, "x" * (1 << 20)
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [text])
     data = parquet({"url": pa.array(["http://a"] * rows), "text": texts}, compression="zstd")
     assert len(data) < 50_000
     said, held = measured(tmp_path, data)
     assert "unpacks to over" in said
-    assert held < 50 << 20
+    assert held < 120 << 20
 
 
 def test_rows_without_end_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,8 @@ STEPS = (
     ),
     Step(
         "ingest",
-        "Read captions from COCO JSON, Parquet, CSV, JSON Lines and others; rows that cannot be used become counted rejects.",
+        "Read captions from COCO JSON, Parquet, CSV, JSON Lines and others; "
+        "rows that cannot be used become counted rejects.",
         "captionflow.sources.ingest:ingest",
         INGESTED,
         parameters="captionflow.sources.parameters:IngestParameters",

@@ -1,9 +1,9 @@
 """Parquet with one caption a row: LAION, DataComp, CC12M and the like.
 
-Only the columns that are needed are read, a batch of rows at a time. Texts are read as dictionaries, so that a file
-whose every row points to one long text takes no more memory than that text. What pyarrow does not bound: a page, of at
-most 2 GiB, is unpacked as a whole; texts that are stored as differences (DELTA_BYTE_ARRAY) are put together for a
-batch; and the footer, of at most 16 MiB here, is parsed as a whole, which takes long where many columns are nested.
+Only the columns that are needed are read, a batch of rows at a time, and of fewer rows where a dictionary has long
+texts: every row may point to the same one. What pyarrow does not bound: a page, of at most 2 GiB, is unpacked as a
+whole; texts that are stored as differences (DELTA_BYTE_ARRAY) are put together for a batch; and the footer, of at most
+16 MiB here, is parsed as a whole, which takes long where many columns are nested.
 """
 
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "Parquet"
 _SIGNATURE = b"PAR1"
 _BATCH_ROWS = 4096
+_BATCH_BYTES = 32 << 20  # of a column, but one row at least
 _BUFFER_BYTES = 1 << 20
 # That of a real file has kilobytes, or a few megabytes if its groups of rows are small.
 _MAX_FOOTER_BYTES = 16 << 20
@@ -74,16 +75,31 @@ def _rows(file: "pa.OSFile", source: CaptionFile, columns: Columns) -> Rows:
         "buffer_size": _BUFFER_BYTES,
         "thrift_container_size_limit": _MAX_FOOTER_LIST,
     }
-    schema = pq.ParquetFile(file, **options).schema_arrow
-    names = _choose(columns, schema, source.uri)
-    texts = [name for name in names.values() if _is_text(schema.field(name).type)]
-    parquet = pq.ParquetFile(file, read_dictionary=texts, **options)
+    parquet = pq.ParquetFile(file, **options)
+    names = _choose(columns, parquet.schema_arrow, source.uri)
+    read = list(dict.fromkeys(names.values()))
+    # Not used for all rows: it collects the different texts of a whole group.
+    dictionaries = pq.ParquetFile(file, read_dictionary=read, **options)
     unpacked = UnpackedBytes(file.size())
-    for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(names.values())), use_threads=False):
-        rows = list(zip(*(_values(batch.column(name)) for name in names.values()), strict=True))
-        for row in rows:
-            unpacked.add(_ROW_BYTES + sum(len(value) for value in row if isinstance(value, str)))
-            yield from_columns(dict(zip(names, row, strict=True)), source)
+    for group in range(parquet.num_row_groups):
+        first = next(dictionaries.iter_batches(1, [group], read, use_threads=False), None)
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // _longest_text(first)))
+        for batch in parquet.iter_batches(rows, [group], read, use_threads=False):
+            values = [_values(batch.column(name)) for name in names.values()]
+            for row in zip(*values, strict=True):
+                unpacked.add(_ROW_BYTES + sum(len(value) for value in row if isinstance(value, str)))
+                yield from_columns(dict(zip(names, row, strict=True)), source)
+
+
+def _longest_text(batch: "pa.RecordBatch | None") -> int:
+    """Return the bytes of the longest text in the dictionaries of a batch; 1 if there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    arrays = batch.columns if batch else []
+    dictionaries = [array.dictionary for array in arrays if pa.types.is_dictionary(array.type)]
+    lengths = [pc.max(pc.binary_length(texts.cast(pa.large_binary()))).as_py() for texts in dictionaries]
+    return max(filter(None, lengths), default=1)
 
 
 def _choose(columns: Columns, schema: "pa.Schema", uri: str) -> dict[str, str]:
@@ -138,18 +154,12 @@ def _is_number(type_: "pa.DataType") -> bool:
 
 def _values(array: "pa.Array") -> list[Any]:
     """Return the values of a column: texts, numbers, None."""
-    import pyarrow.types as types
-
-    if types.is_dictionary(array.type):
-        used = array.indices.unique().drop_null()
-        texts = dict(zip(used.to_pylist(), _texts(array.dictionary.take(used)), strict=True))
-        return [texts.get(index) for index in array.indices.to_pylist()]
-    return _texts(array) if _is_text(array.type) else [_integer(value) for value in array.to_pylist()]
-
-
-def _texts(array: "pa.Array") -> list[str | None]:
     import pyarrow as pa
 
+    if not _is_text(array.type):
+        return [_integer(value) for value in array.to_pylist()]
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     # Bytes that are not UTF-8 become surrogates, which ImageCaption rejects row by row.
     values = array.cast(pa.large_binary()).to_pylist()
     return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]

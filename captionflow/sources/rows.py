@@ -75,7 +75,7 @@ def _completed(row: dict[str, Any], source: CaptionFile) -> dict[str, Any]:
 
 def _ids(row: dict[str, Any], text_ids: bool) -> dict[str, Any]:
     """Return integers for the ids that are texts, if they may be, or have no column."""
-    ids = {name: row[name] for name in ("image_id", "id") if name in row}
+    ids: dict[str, Any] = {name: row[name] for name in ("image_id", "id") if name in row}
     if text_ids:
         ids = {name: stable_id(_bytes(value)) if isinstance(value, str) else value for name, value in ids.items()}
     image_id = ids.setdefault("image_id", stable_id(_bytes(row.get("image_url"))))
