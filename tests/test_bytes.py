@@ -61,7 +61,7 @@ def test_the_same_input_gives_the_same_bytes_as_ever(tmp_path: Path, monkeypatch
         caption(24, image_url="images/none.png"),
         caption(26, image_license="unknown"),
         caption(28, caption="!!!"),
-        caption(30, image_id="x"),
+        caption(30, image_id=1.5),
     ]
     Path("captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     ingested = ingest("ingested", IngestParameters(sources=("captions.jsonl",), max_reject_ratio=0.5))
