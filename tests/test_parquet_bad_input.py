@@ -160,6 +160,7 @@ def measured(folder: Path, data: bytes) -> tuple[str, int]:
     return said, held
 
 
+@pytest.mark.slow
 def test_a_group_of_very_many_rows_is_never_held_whole(tmp_path: Path) -> None:
     count = 30_000
     table = {"url": [f"http://images/{n}.jpg" for n in range(count)], "text": [f"{n:05}" * 300 for n in range(count)]}
@@ -169,6 +170,7 @@ def test_a_group_of_very_many_rows_is_never_held_whole(tmp_path: Path) -> None:
     assert held < 24 << 20 < 40 << 20 < sum(map(len, table["text"]))
 
 
+@pytest.mark.slow
 def test_a_dictionary_that_every_row_points_to_is_not_repeated(tmp_path: Path) -> None:
     rows, text = 20_000, "x" * (1 << 20)
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [text])
