@@ -325,7 +325,7 @@ def test_an_object_store_takes_a_key_as_it_is_written(value: str) -> None:
 def test_files_that_a_pattern_or_a_folder_stands_for_are_checked_each(opened: Path) -> None:
     for folder in (opened, opened.parent / "open2"):
         (folder / "a.parquet").touch()
-    for source in (f"{opened}", f"train={opened}", f"{opened}/*.parquet", f"val=file://{opened}/a*", f"{opened}/x.json"):
+    for source in (str(opened), f"train={opened}", f"{opened}/*.parquet", f"val=file://{opened}/a*", str(opened / "x")):
         assert reaches([str(opened)], "sources", source), source
     for outside in (f"{opened}/../open2/*", f"{opened.parent}/*/a.parquet", f"{opened.parent}/open*", "/*"):
         assert not reaches([str(opened)], "sources", outside), outside
