@@ -23,6 +23,8 @@ from captionflow.preprocess.shards import Layout
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
 from tests.ingesting import CAPTION, ingest_records
+from tests.recipes import ROOT, commands
+from tests.recipes import run as run_commands
 from tests.servers import Site
 from tests.test_preprocess import assert_accounted, samples
 
@@ -63,6 +65,12 @@ def test_karpathys_flickr8k_has_its_published_sizes(tmp_path: Path) -> None:
     assert counts["splits"] == FLICKR8K
     assert counts["images"] == sum(FLICKR8K.values())
     assert captions[0] == ImageCaption(0, 0, "Picture 0, no. 0!", f"{tmp_path}/0.jpg", "0.jpg", split="train")
+
+
+def test_the_commands_of_the_docs_work(tmp_path: Path) -> None:
+    write(tmp_path, karpathy(FLICKR8K, captions=5), "dataset_flickr8k.json")
+    shown = run_commands(commands("Splits", ROOT / "docs" / "data.md"), tmp_path, ROOT)
+    assert "splits=test 1000, train 6000, val 1000\n" in shown
 
 
 def test_karpathys_coco_counts_restval_as_train(tmp_path: Path) -> None:
