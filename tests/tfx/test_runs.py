@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from captionflow.core.records import ImageCaption
-from captionflow.sources.csv_export import FILE
-from captionflow.sources.rows import COLUMNS
+from captionflow.sources.csv_export import COLUMNS, FILE
 from tests.processes import captionflow
 from tests.tfx.conftest import QUICK, latest, pushed, run
 from tfx_pipeline.parameters import METADATA_FILE, TfxParameters
