@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from configparser import ConfigParser
 from pathlib import Path
 
 HOME = Path(os.environ["GCLOUD_HOME"])
@@ -107,20 +108,13 @@ def print_settings(arguments: list[str]) -> None:
     """As the real one, but for the host: first what belongs into .pypirc, then what belongs into pip.conf."""
     name = option(arguments, "--repository")
     url = f"{os.environ['GCLOUD_INDEX']}/{option(arguments, '--project')}/{name}"
-    print(f"""# Insert the following snippet into your .pypirc
-
-[distutils]
-index-servers =
-    {name}
-
-[{name}]
-repository: {url}/
-
-# Insert the following snippet into your pip.conf
-
-[global]
-extra-index-url = {url}/simple/
-""")
+    pypirc, pip_conf = (ConfigParser(delimiters=(delimiter,)) for delimiter in ":=")
+    pypirc["distutils"] = {"index-servers": f"\n{name}"}
+    pypirc[name] = {"repository": f"{url}/"}
+    pip_conf["global"] = {"extra-index-url": f"{url}/simple/"}
+    for file, content in ((".pypirc", pypirc), ("pip.conf", pip_conf)):
+        print(f"# Insert the following snippet into your {file}\n")
+        content.write(sys.stdout, space_around_delimiters=False)
 
 
 ANSWERS = {

@@ -1,5 +1,6 @@
 """The TFX pipeline as the main environment has it: its DAG and its commands, with and without TFX's environment."""
 
+import contextlib
 import json
 import logging
 import signal
@@ -222,5 +223,8 @@ def test_a_stopped_task_ends_all_that_its_component_started(airflow: TfxAirflow,
         run.send_signal(signal.SIGINT)
         wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in (first, second)), 60)
     finally:
-        run.kill()
+        # The run may have begun its next task.
+        for process in (*psutil.Process(run.pid).children(recursive=True), run):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         run.wait()
