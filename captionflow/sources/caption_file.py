@@ -60,7 +60,7 @@ class CaptionFile:
             try:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as inner:
                     yield io.BufferedReader(UnpackedReader(inner, size))
-            except (RuntimeError, NotImplementedError) as error:
+            except (RuntimeError, NotImplementedError) as error:  # zipfile's, for a password or an unknown compression
                 raise InvalidInputError(f"{self.uri}: {error}") from error
         elif _begins_with(self.path, _GZIP):
             with gzip.open(self.path, "rb") as inner:

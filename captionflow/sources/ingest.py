@@ -23,6 +23,8 @@ _MAX_BYTES_OF_A_CHARACTER = 4
 _LONGEST_DETAIL = 500
 _FREE_REJECT_BYTES = 64 << 20
 _REJECT_BYTES_PER_BYTE = 20
+# Of the largest --max-captions.
+_COUNT_BITS = 14
 
 
 def ingest(output: str, parameters: IngestParameters) -> str:
@@ -43,11 +45,12 @@ def ingest(output: str, parameters: IngestParameters) -> str:
         _check_output(sources, resolve(output))
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
         rows = _reject_long_texts(_read_all(opened, parameters, roots), parameters.max_text_bytes)
-        rows = _reject_conflicts(rows, parameters.max_captions)
+        images = _Images(parameters.max_captions)
+        rows = images.reject_conflicts(rows)
         with draft.output(CAPTIONS) as captions_file, draft.output(_REJECTS) as rejects_file:
             counts = _write(rows, captions_file, rejects_file, _max_reject_bytes(sources))
         _check_rejects(counts, parameters.max_reject_ratio, f"{draft.uri}/{_REJECTS}")
-        draft.commit([captions_file.info, rejects_file.info], counts=counts.to_json())
+        draft.commit([captions_file.info, rejects_file.info], counts=counts.to_json() | images.counts())
     return draft.uri
 
 
@@ -55,22 +58,12 @@ def ingest(output: str, parameters: IngestParameters) -> str:
 class _Counts:
     read: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    image_ids: set[bytes] = field(default_factory=set)
-    splits: Counter[str] = field(default_factory=Counter)
     rejects_not_written: int = 0
-
-    def add_image(self, caption: ImageCaption) -> None:
-        key = unforeseeable(caption.image_id)
-        if key not in self.image_ids and caption.split:
-            self.splits[caption.split] += 1
-        self.image_ids.add(key)
 
     def to_json(self) -> dict[str, Any]:
         rejected = self.rejected.total()
         counts: dict[str, Any] = {
             "captions": {"in": self.read, "out": self.read - rejected, "rejected": rejected},
-            "images": len(self.image_ids),
-            "splits": dict(sorted(self.splits.items())),
             "rejected": dict(sorted(self.rejected.items())),
         }
         return counts | ({"rejects_not_written": self.rejects_not_written} if self.rejects_not_written else {})
@@ -88,7 +81,6 @@ def _write(
         counts.read += 1
         line = to_json_line(record)
         if isinstance(record, ImageCaption):
-            counts.add_image(record)
             captions_file.write(line)
             continue
         counts.rejected[record.reason] += 1
@@ -152,31 +144,48 @@ def _long_field(record: ImageCaption, max_bytes: int) -> str | None:
     return None
 
 
-def _reject_conflicts(records: Iterator[ImageCaption | Reject], max_captions: int) -> Iterator[ImageCaption | Reject]:
-    """Reject a caption whose id was seen before, whose image had another URL or split or has too many captions.
+class _Images:
+    """What is known of the images, and of the ids of captions: some 250 bytes for an image with one caption.
 
-    The number is bounded because each caption repeats its image's URL, name and licence, and because a training batch
-    is as wide as the image with the most captions.
+    The number of captions is bounded because each repeats its image's URL, name and licence, and because a training
+    batch is as wide as the image with the most captions.
     """
-    seen, images, counts = set[bytes](), dict[bytes, int](), Counter[bytes]()
-    for record in records:
-        if isinstance(record, ImageCaption):
-            id_, image_id = unforeseeable(record.id), unforeseeable(record.image_id)
-            image = hash((record.image_url, record.split))
-            if id_ in seen:
-                yield Reject.of(record, STAGE, "duplicate_id", f"an earlier caption has the id {record.id}")
-                continue
-            if images.setdefault(image_id, image) != image:
-                detail = f"an earlier caption has another URL or split for image {record.image_id}"
-                yield Reject.of(record, STAGE, "conflicting_image", detail)
-                continue
-            if counts[image_id] == max_captions:
-                detail = f"image {record.image_id} has more than {max_captions} captions (--max-captions)"
-                yield Reject(STAGE, "too_many_captions", detail, record.id, record.image_id)
-                continue
-            counts[image_id] += 1
-            seen.add(id_)
-        yield record
+
+    def __init__(self, max_captions: int) -> None:
+        self._max_captions = max_captions
+        self._captions = set[bytes]()
+        # A hash of its URL and split above the number of its captions: one integer takes half the memory of two.
+        self._images: dict[bytes, int] = {}
+        self._splits = Counter[str]()
+
+    def counts(self) -> dict[str, Any]:
+        """Return the number of images, and of those whose source gives a split, by that."""
+        return {"images": len(self._images), "splits": dict(sorted(self._splits.items()))}
+
+    def reject_conflicts(self, records: Iterator[ImageCaption | Reject]) -> Iterator[ImageCaption | Reject]:
+        """Reject a caption whose id was seen before, whose image had another URL or split or has too many captions."""
+        for record in records:
+            yield self._checked(record) if isinstance(record, ImageCaption) else record
+
+    def _checked(self, record: ImageCaption) -> ImageCaption | Reject:
+        id_, image_id = unforeseeable(record.id), unforeseeable(record.image_id)
+        if id_ in self._captions:
+            return Reject.of(record, STAGE, "duplicate_id", f"an earlier caption has the id {record.id}")
+        image = hash((record.image_url, record.split)) << _COUNT_BITS
+        known = self._images.get(image_id)
+        if known is None:
+            known = image
+            if record.split:
+                self._splits[record.split] += 1
+        if known >> _COUNT_BITS << _COUNT_BITS != image:
+            detail = f"an earlier caption has another URL or split for image {record.image_id}"
+            return Reject.of(record, STAGE, "conflicting_image", detail)
+        if known - image == self._max_captions:
+            detail = f"image {record.image_id} has more than {self._max_captions} captions (--max-captions)"
+            return Reject(STAGE, "too_many_captions", detail, record.id, record.image_id)
+        self._images[image_id] = known + 1
+        self._captions.add(id_)
+        return record
 
 
 def _check_rejects(counts: _Counts, max_ratio: float, rejects_uri: str) -> None:

@@ -102,7 +102,7 @@ for setting in ${settings+"${settings[@]}"}; do
   # A | parts the variables from each other on gcloud's command line.
   check --set "$setting" '[A-Z][A-Z0-9_]*=[^|]*'
 done
-version=$(sed -n 's/^captionflow==//p' "$package/requirements.txt" 2> /dev/null || true)
+version=$([ ! -f "$package/requirements.txt" ] || sed -n 's/^captionflow==//p' "$package/requirements.txt")
 wheel=$package/captionflow-$version-py3-none-any.whl
 [ -f "$wheel" ] || fail "--package: $package is no package; 'make composer-package' builds one"
 [ -z "$variables" ] || [ -f "$variables" ] || fail "--variables: $variables: no such file"
