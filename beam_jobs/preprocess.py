@@ -59,6 +59,7 @@ def run(
     """
     # Imported here, since --help does not need them.
     from captionflow.preprocess.captions import check_access, check_splits, summary
+    from captionflow.preprocess.duplicates import open_excluded
     from captionflow.preprocess.reuse import open_earlier
     from captionflow.preprocess.shards import Layout
     from captionflow.preprocess.workers import ShardWorkers
@@ -75,6 +76,7 @@ def run(
     if reuse and resolve(reuse) == resolve(output):
         raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
     earlier = open_earlier(reuse, parameters) if reuse else None
+    excluded = open_excluded(output, parameters)
     is_here = runs_in_process(beam_arguments)
     progress_total = images if is_here and sys.stderr.isatty() else None
     start_workers = partial(ShardWorkers, parameters, reuse and resolve(reuse), progress_total)
@@ -85,8 +87,9 @@ def run(
             resources.callback(workers.close)
         options = beam_options(beam_arguments)
         check_complete(options)
-        draft = begin(output, PREPROCESSED, parameters.to_json(), [source.parent], resume=True)
-        _run(options, source, layout, draft, earlier, start_workers, workers)
+        parents = [each.parent for each in (source, excluded) if each]
+        draft = begin(output, PREPROCESSED, parameters.to_json(), parents, resume=True)
+        _run(options, source, layout, draft, earlier, excluded, start_workers, workers)
     artifact = open_artifact(draft.uri, PREPROCESSED)
     for line in summary(artifact.manifest):
         _LOG.info("preprocess: %s", one_line(line))
@@ -108,6 +111,7 @@ def _run(
     layout: "Layout",
     draft: Draft,
     earlier: "EarlierArtifact | None",
+    excluded: Artifact | None,
     start_workers: "Callable[[], ShardWorkers]",
     workers: "ShardWorkers | None",
 ) -> None:
@@ -115,6 +119,7 @@ def _run(
     from apache_beam.utils.shared import Shared
 
     from beam_jobs import transforms
+    from beam_jobs.duplicates import LeaveOutDuplicates
 
     parameters = PreprocessParameters.from_mapping(draft.parameters)
     captions = source.count("captions", "out")
@@ -126,12 +131,10 @@ def _run(
         records = pipeline | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}") | transforms.FilterCaptions(parameters)
         if earlier:
             records = (records, pipeline | transforms.IndexEarlier(earlier)) | beam.Flatten()
-        (
-            records
-            | transforms.GroupByShard(layout)
-            | transforms.WriteShards(draft, start_workers, shared)
-            | transforms.CommitManifest(draft, layout, captions, earlier.artifact.parent if earlier else None)
-        )
+        infos = records | transforms.GroupByShard(layout) | transforms.WriteShards(draft, start_workers, shared)
+        if parameters.duplicates != "none":
+            infos |= LeaveOutDuplicates(draft, parameters, excluded)
+        infos | transforms.CommitManifest(draft, layout, captions, earlier.artifact.parent if earlier else None)
 
 
 @contextmanager

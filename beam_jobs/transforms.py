@@ -5,7 +5,7 @@ never cross a shuffle. Not for streaming input: a shard needs all its captions.
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
@@ -137,11 +137,24 @@ class _WriteShards(beam.DoFn):
 
     def _next_info(self) -> Iterator[ShardInfo]:
         if info := self._submitted.popleft().result():
-            for name, count in (info.counts | info.run_counts).items():
-                Metrics.counter("preprocess", name).inc(count)
-            for reason, count in info.rejected.items():
-                Metrics.counter("preprocess", f"rejected_{reason}").inc(count)
+            count(info)
             yield info
+
+
+def count(info: ShardInfo, before: ShardInfo | None = None) -> None:
+    """Count a shard in Beam's metrics.
+
+    Args:
+        before: the shard as it was counted before.
+    """
+    counted = Counter(_metrics(before)) if before else Counter[str]()
+    for name, number in _metrics(info).items():
+        Metrics.counter("preprocess", name).inc(number - counted[name])
+
+
+def _metrics(info: ShardInfo) -> dict[str, int]:
+    """Return name → number of a shard's metrics."""
+    return info.counts | info.run_counts | {f"rejected_{reason}": number for reason, number in info.rejected.items()}
 
 
 def _beam_path(uri: str) -> str:

@@ -4,8 +4,8 @@
     python benchmarks/ingest.py --parquet [--captions N]
 
 The collection is synthetic, with COCO's fields and their typical lengths, or LAION's columns of URLs and texts in files
-of a million rows. `captionflow ingest` runs in a process of its own; its peak resident memory is printed, for COCO's size
-beside the goal of 300 MB.
+of a million rows. `captionflow ingest` runs in a process of its own; its peak resident memory is printed, for
+COCO's size beside the goal of 300 MB.
 """
 
 import argparse

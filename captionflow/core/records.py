@@ -164,8 +164,9 @@ class Caption:
 class Sample:
     """One preprocessed image with all its captions.
 
-    `image` is a JPEG or PNG file, or for the format `tensor` raw uint8 values of shape
-    (3, height, width); `height` and `width` are in pixels and those of `image`.
+    `image` is a JPEG or PNG file, or for the format `tensor` raw uint8 values of shape (3, height, width); `height`
+    and `width` are in pixels and those of `image`. `original_height` and `original_width` are those before it was
+    resized, 0 in the shards of versions that did not keep them. `perceptual_hash` is empty where nobody asked for it.
     """
 
     image_id: int
@@ -175,6 +176,9 @@ class Sample:
     width: int
     image_url: str
     image_license: str
+    original_height: int = 0
+    original_width: int = 0
+    perceptual_hash: bytes = b""
 
     AVRO_SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "record",
@@ -202,6 +206,9 @@ class Sample:
             {"name": "width", "type": "int"},
             {"name": "image_url", "type": "string"},
             {"name": "image_license", "type": "string"},
+            {"name": "original_height", "type": "int", "default": 0},
+            {"name": "original_width", "type": "int", "default": 0},
+            {"name": "perceptual_hash", "type": "bytes", "default": ""},
         ],
     }
 

@@ -4,13 +4,14 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 from PIL import Image, UnidentifiedImageError
 
 from captionflow.images import filters
 from captionflow.images.formats import IMAGE_FORMATS
+from captionflow.images.hashing import SMALLEST, perceptual_hash
 from captionflow.images.parameters import ImageParameters
 
 # Only these decoders: others (EPS, for one) start programs or have no place in an image dataset.
@@ -53,11 +54,21 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A picture as a Sample holds it; height and width in pixels."""
+    """A picture as a Sample holds it.
+
+    Args:
+        data: its bytes.
+        height: in pixels; so is `width`.
+        original_height: that of the picture before it was resized, in pixels; so is `original_width`. 0 is unknown.
+        perceptual_hash: as `hashing.perceptual_hash` makes it of the stored picture; empty if nobody asked for it.
+    """
 
     data: bytes
     height: int
     width: int
+    original_height: int = 0
+    original_width: int = 0
+    perceptual_hash: bytes = b""
 
 
 def is_stored_form(data: bytes, parameters: ImageParameters) -> bool:
@@ -88,6 +99,7 @@ def process(data: bytes, parameters: ImageParameters) -> StoredImage:
     side, max_pixels = parameters.image_size, parameters.max_image_megapixels * _MEGAPIXEL
     is_fast = parameters.downscaling == "fast"
     with _opened(data, max_pixels) as image:
+        width, height = image.size
         _filter(filters.SIZE_FILTERS, image, parameters)
         box, size = _frame(image.size, side, parameters.resize)
         if is_fast:
@@ -95,7 +107,30 @@ def process(data: bytes, parameters: ImageParameters) -> StoredImage:
         resized = _resize(to_rgb(image), box, size, is_fast=is_fast)
         _filter(filters.PIXEL_FILTERS, resized, parameters)
         upright = _upright(_on_square(resized, side), image)
-    return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side)
+    stored = StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side, height, width)
+    return hashed(stored, parameters) if parameters.duplicates == "near" else stored
+
+
+def hashed(stored: StoredImage, parameters: ImageParameters) -> StoredImage:
+    """Return a stored picture with its perceptual hash, which its bytes alone decide: one that is reused has the same.
+
+    Raises:
+        ImageError: the bytes are no stored picture.
+    """
+    with _stored_pixels(stored.data, parameters) as picture:
+        return replace(stored, perceptual_hash=perceptual_hash(picture))
+
+
+@contextmanager
+def _stored_pixels(data: bytes, parameters: ImageParameters) -> Iterator[Image.Image]:
+    side = parameters.image_size
+    if IMAGE_FORMATS[parameters.image_format].pillow is None:
+        channels = [data[start : start + side**2] for start in range(0, 3 * side**2, side**2)]
+        yield Image.merge("RGB", [Image.frombytes("L", (side, side), channel) for channel in channels])
+        return
+    with _opened(data, side**2) as picture:
+        picture.draft("L", SMALLEST)  # a JPEG, at the smallest scale that will do
+        yield picture
 
 
 def _filter(rows: Iterable[filters.Filter[Image.Image]], image: Image.Image, parameters: ImageParameters) -> None:

@@ -23,3 +23,7 @@ IMAGE_FORMATS = {
     "png": ImageFormat("PNG", b"\x89PNG\r\n\x1a\n", 0.7),
     "tensor": ImageFormat(None, b"", 1.0),
 }
+
+HASH_SIDE = 8
+"""Places in a row and in a column of a picture's perceptual hash, each of which gives two bits."""
+HASH_BITS = 2 * HASH_SIDE**2

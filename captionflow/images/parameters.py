@@ -73,6 +73,17 @@ class StoredImageParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HashParameters(Parameters):
+    """What is told of a stored picture, so that the same one is found again."""
+
+    duplicates: Literal["none", "exact", "near"] = parameter(
+        "none",
+        "Of pictures that are the same one stays, so no two splits share one. exact: stored bytes that are equal; "
+        "near: also pictures that look alike, as after resizing or re-encoding; none: all stay.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FetchParameters(AccessParameters):
     """How pictures are fetched."""
 
@@ -130,6 +141,6 @@ class DecodeParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageParameters(
-    DecodeParameters, FetchParameters, StoredImageParameters, PictureFilterParameters, AccessParameters
+    DecodeParameters, FetchParameters, HashParameters, StoredImageParameters, PictureFilterParameters, AccessParameters
 ):
     """All parameters of one picture; the fields are those of the bases, the last first."""

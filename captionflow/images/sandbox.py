@@ -25,16 +25,19 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from itertools import cycle
 from typing import IO
 
 from captionflow.images.confinement import confine, limit_memory, minimal_environment
-from captionflow.images.decode import REASONS, ImageError, StoredImage, is_stored_form, load_decoders, process
+from captionflow.images.decode import REASONS, ImageError, StoredImage, hashed, is_stored_form, load_decoders, process
+from captionflow.images.formats import HASH_BITS
 from captionflow.images.parameters import ImageParameters
 
 _READY = struct.Struct("256p")  # why seccomp is not used, or nothing
-_REQUEST = struct.Struct("<?Q")  # slot of the shared memory; bytes of the picture
-_ANSWER = struct.Struct("<?Q")  # stored?, bytes of the picture or of the reason
+_REQUEST = struct.Struct("<??Q")  # slot of the shared memory; only to be hashed?; bytes of the picture
+# Stored?, bytes of the picture or of the reason; height and width of the original; perceptual hash, which may be empty.
+_ANSWER = struct.Struct(f"<?QII{HASH_BITS // 8 + 1}p")
 _TIMEOUT = "decode_timeout"
 _LONGEST_REASON = 500
 # Seconds of the clock, for each of CPU time allowed, after which a decoder counts as hanging.
@@ -61,32 +64,39 @@ class Sandbox:
         Raises:
             ImageError: as there, or `decode_timeout`, `decode_out_of_memory` or `decoder_crashed`.
         """
+        return self._answer(data, is_stored=False)
+
+    def hash(self, stored: StoredImage) -> StoredImage:
+        """Return a stored picture with its perceptual hash, as `decode.hashed` does; raises as `process`."""
+        return replace(stored, perceptual_hash=self._answer(stored.data, is_stored=True).perceptual_hash)
+
+    def _answer(self, data: bytes, *, is_stored: bool) -> StoredImage:
         try:
-            return self._try(data)
+            return self._try(data, is_stored)
         except _DecoderDiedError as error:
             if error.args[0] == _TIMEOUT:
                 raise ImageError(*error.args) from error
             # The kernel may have ended it for want of memory, which no picture is to blame for: once more.
             try:
-                return self._try(data)
+                return self._try(data, is_stored)
             except _DecoderDiedError as error:
                 raise ImageError(*error.args) from error
 
-    def _try(self, data: bytes) -> StoredImage:
+    def _try(self, data: bytes, is_stored: bool) -> StoredImage:
         with ExitStack() as receiving:
             with self._sending:
-                decoder, slot = self._send(data)
+                decoder, slot = self._send(data, is_stored)
                 # Answers come in the order of the pictures, so this thread must receive before the next one does.
                 receiving.enter_context(self._receiving)
                 if decoder.is_dead:  # over the picture before this one
-                    decoder, slot = self._send(data)
+                    decoder, slot = self._send(data, is_stored)
             return decoder.receive(slot)
 
-    def _send(self, data: bytes) -> "tuple[_Decoder, int]":
+    def _send(self, data: bytes, is_stored: bool) -> "tuple[_Decoder, int]":
         if self._decoder.is_dead:
             self._decoder.close()
             self._decoder = _Decoder(self._parameters)
-        return self._decoder, self._decoder.send(data)
+        return self._decoder, self._decoder.send(data, is_stored)
 
     def close(self) -> None:
         """End the process, once it has finished its picture."""
@@ -138,13 +148,16 @@ class _Decoder:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
 
-    def send(self, data: bytes) -> int:
-        """Send a picture; returns the slot to receive it from. At most two may be unreceived."""
+    def send(self, data: bytes, is_stored: bool) -> int:
+        """Send a picture, or a stored one to be hashed; returns the slot to receive it from.
+
+        At most two may be unreceived.
+        """
         slot = next(self._slots)
         begin = slot * _slot_bytes(self._parameters)
         self._memory[begin : begin + len(data)] = data
         with suppress(BrokenPipeError):
-            self._stdin.write(_REQUEST.pack(slot, len(data)))
+            self._stdin.write(_REQUEST.pack(slot, is_stored, len(data)))
         return slot
 
     def receive(self, slot: int) -> StoredImage:
@@ -156,7 +169,7 @@ class _Decoder:
                 _LOG.warning(
                     "pictures are decoded without seccomp, so with less protection: %s", seccomp_error.decode()
                 )
-        is_stored, length = _ANSWER.unpack(self._read(_ANSWER.size))
+        is_stored, length, height, width, perceptual_hash = _ANSWER.unpack(self._read(_ANSWER.size))
         begin = slot * _slot_bytes(self._parameters)
         longest = _slot_bytes(self._parameters) if is_stored else _LONGEST_REASON
         content = self._memory[begin : begin + min(length, longest)]
@@ -166,7 +179,8 @@ class _Decoder:
                 raise ImageError(reason, detail)
         if not is_stored or not is_stored_form(content, self._parameters):
             raise ImageError("decoder_crashed", "the decoder's answer is no picture and no error")
-        return StoredImage(content, self._parameters.image_size, self._parameters.image_size)
+        side = self._parameters.image_size
+        return StoredImage(content, side, side, height, width, perceptual_hash)
 
     def _read(self, size: int) -> bytes:
         is_awake = self._poll.poll(1000 * _SECONDS_PER_CPU_SECOND * self._parameters.decode_seconds)
@@ -220,21 +234,25 @@ def main() -> None:
     with suppress(BrokenPipeError):  # The parent is gone.
         os.write(1, _READY.pack(seccomp_error.encode("ascii", "replace")))
         while request := os.read(0, _REQUEST.size):
-            slot, length = _REQUEST.unpack(request)
+            slot, is_stored, length = _REQUEST.unpack(request)
             begin = slot * _slot_bytes(parameters)
             with cpu_limit(parameters.decode_seconds):
-                is_stored, content = _decoded(memory[begin : begin + length], parameters)
+                stored, content = _decoded(memory[begin : begin + length], parameters, is_stored)
             memory[begin : begin + len(content)] = content
-            os.write(1, _ANSWER.pack(is_stored, len(content)))
+            size = stored.original_height, stored.original_width
+            os.write(1, _ANSWER.pack(bool(stored.data), len(content), *size, stored.perceptual_hash))
 
 
-def _decoded(data: bytes, parameters: ImageParameters) -> tuple[bool, bytes]:
+def _decoded(data: bytes, parameters: ImageParameters, is_stored: bool) -> tuple[StoredImage, bytes]:
+    """Return the picture and its bytes, or one without bytes and the reason."""
     try:
-        return True, process(data, parameters).data
+        picture = hashed(StoredImage(data, 0, 0), parameters) if is_stored else process(data, parameters)
+        return picture, picture.data
     except ImageError as error:
-        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:_LONGEST_REASON]
+        reason = f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:_LONGEST_REASON]
     except MemoryError:
-        return False, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes"
+        reason = b"decode_out_of_memory\ndecoding takes more than --decode-megabytes"
+    return StoredImage(b"", 0, 0), reason
 
 
 if __name__ == "__main__":

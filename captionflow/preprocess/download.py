@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from queue import PriorityQueue
@@ -36,6 +36,7 @@ class Downloader:
 
     def __init__(self, parameters: PreprocessParameters, earlier: str | None = None) -> None:
         self._sandbox = Sandbox(parameters)
+        self._is_hashed = parameters.duplicates == "near"
         self._fetcher = Fetcher(parameters)
         self._earlier = EarlierPictures(earlier) if earlier else None
         # Retries come first: images of the same shard wait for them, and their deadline is near.
@@ -72,7 +73,7 @@ class Downloader:
         if self._earlier and earlier:
             if earlier.reason:
                 return Download(error=FetchError(earlier.reason, earlier.detail))
-            if picture := self._earlier.read(earlier):
+            if picture := self._reused(self._earlier, earlier):
                 return Download(picture, is_reused=True)
         fetched = 0
         try:
@@ -83,3 +84,13 @@ class Downloader:
             # The error waits for the shard's earlier images; with its traceback it would keep this image's bytes.
             error.__cause__ = error.__context__ = None
             return Download(error=error.with_traceback(None), fetched_bytes=fetched)
+
+    def _reused(self, pictures: EarlierPictures, earlier: Earlier) -> StoredImage | None:
+        """Return the picture of an earlier artifact, its hash only if that is wanted; None if it cannot be read."""
+        picture = pictures.read(earlier)
+        if picture is None or bool(picture.perceptual_hash) == self._is_hashed:
+            return picture
+        try:
+            return self._sandbox.hash(picture) if self._is_hashed else replace(picture, perceptual_hash=b"")
+        except ImageError:
+            return None

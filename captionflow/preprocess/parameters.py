@@ -6,7 +6,14 @@ from typing import Literal
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.licenses import COCO_LICENSES
 from captionflow.core.parameters import URI, Parameters, RejectParameters, parameter
-from captionflow.images.parameters import ImageParameters, PictureFilterParameters, StoredImageParameters, bound
+from captionflow.images.formats import HASH_BITS
+from captionflow.images.parameters import (
+    HashParameters,
+    ImageParameters,
+    PictureFilterParameters,
+    StoredImageParameters,
+    bound,
+)
 from captionflow.web.parameters import AccessParameters
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -66,6 +73,34 @@ class FilterParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DuplicateParameters(HashParameters):
+    """Which pictures count as the same, and what becomes of those that are left out."""
+
+    max_duplicate_distance: int = parameter(
+        12,
+        f"Bits, of {HASH_BITS}, in which the perceptual hashes of two pictures may differ that are near duplicates.",
+        minimum=0,
+        maximum=HASH_BITS // 4,
+    )
+    duplicate_captions: Literal["drop", "join"] = parameter(
+        "drop",
+        "What becomes of the captions of a picture that is left out. drop: they are rejects; join: they go to the one "
+        "that stays, if that is in the same split.",
+    )
+    exclude: str | None = parameter(
+        None,
+        "URI of a preprocessed artifact, such as a test set: none of its pictures stays in train or val. It needs "
+        "--duplicates.",
+        reaches=URI,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exclude and self.duplicates == "none":
+            raise InvalidInputError("--exclude: needs --duplicates exact or near, which tell what the same picture is")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardParameters(Parameters):
     """How the images are divided into splits and shards."""
 
@@ -102,6 +137,7 @@ class PreprocessParameters(
     ImageParameters,
     ShardParameters,
     RejectParameters,
+    DuplicateParameters,
     StoredImageParameters,
     PictureFilterParameters,
     FilterParameters,

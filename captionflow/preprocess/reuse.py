@@ -29,7 +29,7 @@ from captionflow.images.filters import PICTURE_FILTERS, REASONS
 from captionflow.preprocess.parameters import PreprocessParameters
 
 _FILTER_PARAMETERS = tuple(each.parameter for each in PICTURE_FILTERS)
-_FORM_PARAMETERS = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
+FORM_PARAMETERS = ("image_size", "resize", "downscaling", "image_format", "jpeg_quality")
 # A reject is reused only if these are as they were.
 _REJECT_PARAMETERS = (
     "allow_url_prefix",
@@ -83,7 +83,7 @@ def open_earlier(uri: str, parameters: PreprocessParameters) -> EarlierArtifact:
     artifact, wanted = open_artifact(uri, PREPROCESSED), parameters.to_json()
     # An older version had no filters.
     earlier = {**dict.fromkeys(_FILTER_PARAMETERS, 0), **artifact.manifest.parameters}
-    for name in (*_FORM_PARAMETERS, *(name for name in _FILTER_PARAMETERS if wanted[name])):
+    for name in (*FORM_PARAMETERS, *(name for name in _FILTER_PARAMETERS if wanted[name])):
         if earlier.get(name) != wanted[name]:
             raise InvalidInputError(
                 f"--reuse: {uri} was made with {name} {earlier.get(name)}, not {wanted[name]}; "
@@ -157,7 +157,14 @@ class EarlierPictures:
             # Header and one block are an Avro file of their own.
             for sample in read_shard(io.BytesIO(header + block)):
                 if sample.image_id == earlier.image_id:
-                    return StoredImage(sample.image, sample.height, sample.width)
+                    return StoredImage(
+                        sample.image,
+                        sample.height,
+                        sample.width,
+                        sample.original_height,
+                        sample.original_width,
+                        sample.perceptual_hash,
+                    )
         except MemoryError:
             raise
         except Exception as error:  # Each object store's client has errors of its own.

@@ -13,12 +13,12 @@ from functools import cache
 from itertools import accumulate
 
 from captionflow.core.manifest import FileInfo
-from captionflow.core.records import SPLITS
+from captionflow.core.records import SPLITS, Sample
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.preprocess.parameters import PreprocessParameters
 
-# Where a finished shard's ShardInfo is kept until the manifest holds it, for an attempt that resumes.
 PROGRESS = "progress"
+"""The folder of a draft that holds what an attempt that resumes needs; no artifact has it."""
 
 READ, IMAGES = "read", "images"
 FAILURES = (READ, IMAGES)
@@ -43,6 +43,11 @@ class ShardKey:
     def name(self) -> str:
         """Path of the shard within its artifact, without the ending."""
         return f"{self.split}/{self.index:05d}-of-{self.count:05d}"
+
+
+def sidecar_of(name: str) -> str:
+    """Return the path of the file that holds a shard's ShardInfo until the manifest does, for a later attempt."""
+    return f"{PROGRESS}/{name}.json"
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,46 @@ def _shares_of(choice: str | None, shares: tuple[float, float, float]) -> dict[s
     return {split: share / sum(chosen.values()) for split, share in chosen.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """What tells whether a picture in a shard is the same as another.
+
+    Args:
+        sha256: of its stored bytes, in hex.
+        perceptual_hash: as in `Sample`, in hex; "" if there is none.
+        captions: those to give to another picture, each with id, text and raw.
+    """
+
+    image_id: int
+    sha256: str
+    perceptual_hash: str
+    captions: tuple[tuple[int, str, str], ...] = ()
+
+    @classmethod
+    def of(cls, sample: Sample, *, with_captions: bool = False) -> "StoredPicture":
+        """Return that of a sample."""
+        captions = tuple((each.id, each.text, each.raw) for each in sample.captions if with_captions)
+        digest = hashlib.sha256(sample.image).hexdigest()
+        return cls(sample.image_id, digest, sample.perceptual_hash.hex(), captions)
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateExample:
+    """A picture of a group of duplicates, to be looked at.
+
+    Args:
+        group: number of the group.
+        stays: whether it is the one that stays.
+        image: the stored picture, in base64.
+    """
+
+    group: int
+    image_id: int
+    split: str
+    stays: bool
+    image: str
+
+
 @dataclass(frozen=True)
 class ShardInfo:
     """What was written for one shard.
@@ -124,7 +169,8 @@ class ShardInfo:
     `counts` holds captions_in, captions_out, images_in and images_out; `rejected` the captions
     dropped, by reason, and `failed` those of them that no rule left out. captions_in = captions_out + the
     sum of `rejected`, always. `run_counts` holds what differs between equal runs: images_reused,
-    images_resumed and fetched_bytes.
+    images_resumed and fetched_bytes. `pictures` holds those that were written, if duplicates are to be found;
+    `revision` tells which of them have been left out since, and is "" before; `examples` are pictures of a few groups.
     """
 
     split: str
@@ -133,12 +179,25 @@ class ShardInfo:
     failed: dict[str, int]
     files: tuple[FileInfo, ...]
     run_counts: dict[str, int]
+    pictures: tuple[StoredPicture, ...] = ()
+    revision: str = ""
+    examples: tuple[DuplicateExample, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Path of the shard within its artifact, without the ending."""
+        return self.files[0].path.rpartition(".")[0]
 
     @classmethod
     def from_json(cls, data: bytes) -> "ShardInfo":
         """Read what `to_json` wrote."""
         values = json.loads(data)
-        return cls(**{**values, "files": tuple(FileInfo(**file) for file in values["files"])})
+        files = tuple(FileInfo(**file) for file in values["files"])
+        pictures = tuple(
+            StoredPicture(**{**each, "captions": tuple(map(tuple, each["captions"]))}) for each in values["pictures"]
+        )
+        examples = tuple(DuplicateExample(**each) for each in values["examples"])
+        return cls(**{**values, "files": files, "pictures": pictures, "examples": examples})
 
     def to_json(self) -> bytes:
         """Return the info as JSON."""

@@ -3,20 +3,17 @@
 Several shards are in work at a time, so that a slow image delays its own shard alone.
 """
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
-
-import fastavro
 
 from captionflow.core.draft import Draft
+from captionflow.core.manifest import FileInfo
 from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
-from captionflow.core.shards import SHARD_SUFFIX
+from captionflow.core.shards import SHARD_SUFFIX, write_shard
 from captionflow.images.attempts import FetchError
 from captionflow.images.filters import REASONS
 from captionflow.preprocess.captions import unpack
@@ -24,7 +21,7 @@ from captionflow.preprocess.download import Download, Downloader
 from captionflow.preprocess.filters import STAGE, CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
-from captionflow.preprocess.shards import FAILURES, IMAGES, PROGRESS, ShardInfo, ShardKey
+from captionflow.preprocess.shards import FAILURES, IMAGES, ShardInfo, ShardKey, StoredPicture, sidecar_of
 
 # Shards that a process has in work.
 SHARDS_AT_ONCE = 4
@@ -64,39 +61,26 @@ class ShardWriter:
         Nothing is done if an unfinished attempt of the same job wrote both, and they are unchanged.
         """
         draft, name = task.draft, task.key.name
-        sidecar = f"{PROGRESS}/{name}.json"
-        if info := _info_of_earlier_attempt(draft, sidecar):
+        if info := _info_of_earlier_attempt(draft, sidecar_of(name)):
             return replace(info, run_counts={**info.run_counts, "images_resumed": info.counts["images_in"]})
         images = _group_by_image(map(unpack, task.packed))
         if not images:
             return None
-        counts, rejected, failed, run_counts = (Counter[str]() for _ in range(4))
+        tally = _Tally(self._parameters)
 
-        def samples() -> Iterator[dict[str, Any]]:
+        def samples() -> Iterator[Sample]:
             for image in self._download(images):
-                counts.update(image.counts())
-                run_counts.update(image.run_counts())
-                rejected.update(reject.reason for reject in image.rejects)
-                failed.update(reject.reason for reject in image.rejects if reject.stage in FAILURES)
+                tally.add(image)
                 self._on_image(image.sample is not None)
                 for reject in image.rejects:
                     reject_file.write(to_json_line(reject))
                 if image.sample:
-                    yield image.sample.to_avro()
+                    yield image.sample
 
         with draft.output(f"{name}{SHARD_SUFFIX}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
-            fastavro.writer(
-                shard,  # type: ignore[arg-type]
-                Sample.AVRO_SCHEMA,
-                samples(),
-                codec=self._parameters.avro_codec,
-                sync_marker=hashlib.blake2b(name.encode(), digest_size=16).digest(),
-            )
-        files = (shard.info, reject_file.info)
-        info = ShardInfo(
-            task.key.split, dict(counts), dict(sorted(rejected.items())), dict(failed), files, dict(run_counts)
-        )
-        draft.put(sidecar, info.to_json())
+            write_shard(shard, name, samples(), self._parameters.avro_codec)
+        info = tally.info(task.key.split, (shard.info, reject_file.info))
+        draft.put(sidecar_of(name), info.to_json())
         return info
 
     def _download(self, images: list["_Image"]) -> Iterator["_Image"]:
@@ -139,6 +123,37 @@ class _Image:
         return {"images_reused": int(download.is_reused), "images_resumed": 0, "fetched_bytes": download.fetched_bytes}
 
 
+class _Tally:
+    """What has become of a shard's images, added up."""
+
+    def __init__(self, parameters: PreprocessParameters) -> None:
+        self._parameters = parameters
+        self._counts, self._rejected, self._failed, self._run_counts = (Counter[str]() for _ in range(4))
+        self._pictures: list[StoredPicture] = []
+
+    def add(self, image: _Image) -> None:
+        """Add an image that is done."""
+        self._counts.update(image.counts())
+        self._run_counts.update(image.run_counts())
+        self._rejected.update(reject.reason for reject in image.rejects)
+        self._failed.update(reject.reason for reject in image.rejects if reject.stage in FAILURES)
+        if image.sample and self._parameters.duplicates != "none":
+            with_captions = self._parameters.duplicate_captions == "join"
+            self._pictures.append(StoredPicture.of(image.sample, with_captions=with_captions))
+
+    def info(self, split: str, files: tuple[FileInfo, ...]) -> ShardInfo:
+        """Return the sums."""
+        return ShardInfo(
+            split,
+            dict(self._counts),
+            dict(sorted(self._rejected.items())),
+            dict(self._failed),
+            files,
+            dict(self._run_counts),
+            tuple(self._pictures),
+        )
+
+
 def _info_of_earlier_attempt(draft: Draft, sidecar: str) -> ShardInfo | None:
     """Return the ShardInfo that an earlier attempt wrote, if the shard's files still agree with it."""
     # A power cut may leave half of the sidecar.
@@ -172,6 +187,9 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
         picture.width,
         first.image_url,
         first.image_license,
+        picture.original_height,
+        picture.original_width,
+        picture.perceptual_hash,
     )
     return image
 
