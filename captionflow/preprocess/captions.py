@@ -4,12 +4,12 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captionflow.core.draft import Draft, now
 from captionflow.core.errors import InvalidInputError, StepFailedError
@@ -21,6 +21,9 @@ from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, READ, Layout, ShardInfo
 from captionflow.web.access import Access, prefix_for
+
+if TYPE_CHECKING:
+    from captionflow.preprocess.page import Duplicate
 
 # Captions by whose URLs is told whether the user forgot to open them.
 _FIRST_CAPTIONS = 500
@@ -103,14 +106,22 @@ def unpack(packed: bytes) -> CleanedCaption | Reject | Earlier:
     return record
 
 
-def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, reused: Parent | None = None) -> str:
-    """Write the manifest of the preprocessed artifact; returns its URI.
+def commit(
+    infos: list[ShardInfo],
+    draft: Draft,
+    layout: Layout,
+    captions: int,
+    reused: Parent | None = None,
+    duplicates: "Iterable[Sequence[Duplicate]]" = (),
+) -> str:
+    """Write the page, the metadata and the manifest of the preprocessed artifact; returns its URI.
 
     Args:
         layout: the one by which the shards were written.
         captions: how many were ingested.
         reused: the earlier artifact that pictures were taken from. The result does not depend on it,
             so it stands in the manifest's `run` section and is no parent.
+        duplicates: groups of pictures that are the same, for the page.
 
     Raises:
         StepFailedError: a caption is unaccounted for, no image is left in a split that is to have some, or more
@@ -137,9 +148,13 @@ def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, 
         draft.remove(PROGRESS)
         remedy = "; open local files and hosts of your own with --allow-url-prefix" * ("url_not_allowed" in failed)
         raise StepFailedError(f"{problem}{remedy}; see {draft.uri}/{REJECTS}, or `captionflow rejects {draft.uri}`")
+    # Imported here, as every worker imports this module.
+    from captionflow.preprocess.description import describe
+
+    described = describe(draft, infos, duplicates)
     seconds = (datetime.fromisoformat(now()) - datetime.fromisoformat(draft.started_at)).total_seconds()
     draft.commit(
-        [file for info in infos for file in info.files],
+        [*described, *(file for info in infos for file in info.files)],
         counts={
             "captions": {"in": captions, "out": counts["captions_out"], "rejected": rejected.total()},
             "images": {

@@ -8,7 +8,7 @@ import hashlib
 import json
 from bisect import bisect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import accumulate
 
@@ -16,6 +16,7 @@ from captionflow.core.manifest import FileInfo
 from captionflow.core.records import SPLITS
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.statistics import Statistics
 
 # Where a finished shard's ShardInfo is kept until the manifest holds it, for an attempt that resumes.
 PROGRESS = "progress"
@@ -124,7 +125,7 @@ class ShardInfo:
     `counts` holds captions_in, captions_out, images_in and images_out; `rejected` the captions
     dropped, by reason, and `failed` those of them that no rule left out. captions_in = captions_out + the
     sum of `rejected`, always. `run_counts` holds what differs between equal runs: images_reused,
-    images_resumed and fetched_bytes.
+    images_resumed and fetched_bytes. `statistics` is for the dataset's page.
     """
 
     split: str
@@ -133,12 +134,14 @@ class ShardInfo:
     failed: dict[str, int]
     files: tuple[FileInfo, ...]
     run_counts: dict[str, int]
+    statistics: Statistics = field(default_factory=Statistics)
 
     @classmethod
     def from_json(cls, data: bytes) -> "ShardInfo":
         """Read what `to_json` wrote."""
         values = json.loads(data)
-        return cls(**{**values, "files": tuple(FileInfo(**file) for file in values["files"])})
+        files = tuple(FileInfo(**file) for file in values["files"])
+        return cls(**{**values, "files": files, "statistics": Statistics.from_mapping(values["statistics"])})
 
     def to_json(self) -> bytes:
         """Return the info as JSON."""

@@ -19,12 +19,14 @@ from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_l
 from captionflow.core.shards import SHARD_SUFFIX
 from captionflow.images.attempts import FetchError
 from captionflow.images.filters import REASONS
+from captionflow.images.thumbnails import Thumbnails
 from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
 from captionflow.preprocess.filters import STAGE, CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import FAILURES, IMAGES, PROGRESS, ShardInfo, ShardKey
+from captionflow.preprocess.survey import Survey
 
 # Shards that a process has in work.
 SHARDS_AT_ONCE = 4
@@ -52,6 +54,7 @@ class ShardWriter:
     def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
         self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
+        self._thumbnails = Thumbnails(parameters.image_format)
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
@@ -71,6 +74,7 @@ class ShardWriter:
         if not images:
             return None
         counts, rejected, failed, run_counts = (Counter[str]() for _ in range(4))
+        survey = Survey(task.key, self._thumbnails)
 
         def samples() -> Iterator[dict[str, Any]]:
             for image in self._download(images):
@@ -78,6 +82,7 @@ class ShardWriter:
                 run_counts.update(image.run_counts())
                 rejected.update(reject.reason for reject in image.rejects)
                 failed.update(reject.reason for reject in image.rejects if reject.stage in FAILURES)
+                survey.add(image.sample, image.rejects)
                 self._on_image(image.sample is not None)
                 for reject in image.rejects:
                     reject_file.write(to_json_line(reject))
@@ -94,7 +99,13 @@ class ShardWriter:
             )
         files = (shard.info, reject_file.info)
         info = ShardInfo(
-            task.key.split, dict(counts), dict(sorted(rejected.items())), dict(failed), files, dict(run_counts)
+            task.key.split,
+            dict(counts),
+            dict(sorted(rejected.items())),
+            dict(failed),
+            files,
+            dict(run_counts),
+            survey.statistics(),
         )
         draft.put(sidecar, info.to_json())
         return info

@@ -1,0 +1,65 @@
+"""Small JPEGs of stored pictures, to look at."""
+
+import threading
+
+from PIL import Image
+
+from captionflow.images.decode import ImageError, encode
+from captionflow.images.formats import IMAGE_FORMATS
+from captionflow.images.parameters import ImageParameters
+from captionflow.images.sandbox import Sandbox
+
+LARGEST = 32_000
+"""Bytes that a thumbnail may have."""
+
+_WIDEST = 256
+# Of one that is made: at most 3/4 of a byte a pixel, as noise takes, is well below the largest.
+_SIDE, _QUALITY = 192, 75
+
+
+class Thumbnails:
+    """Makes thumbnails; safe to share between threads. A picture is decoded in a sandbox, begun when it is needed.
+
+    Args:
+        image_format: that of the pictures, one of `IMAGE_FORMATS`.
+    """
+
+    def __init__(self, image_format: str) -> None:
+        self._format = image_format
+        self._sandbox: Sandbox | None = None
+        self._lock = threading.Lock()
+
+    def of(self, image: bytes, height: int, width: int) -> bytes | None:
+        """Return a JPEG of at most `LARGEST` bytes, the stored picture itself if that is one; None if none can be made.
+
+        Args:
+            image: a stored picture, of this height and width in pixels.
+        """
+        if self._format == "jpeg" and len(image) <= LARGEST and max(height, width) <= _WIDEST:
+            return image
+        made = self._decoded(image) if IMAGE_FORMATS[self._format].pillow else _of_pixels(image, height, width)
+        return made if made and len(made) <= LARGEST else None
+
+    def close(self) -> None:
+        """End the sandbox, if there is one."""
+        if self._sandbox:
+            self._sandbox.close()
+
+    def _decoded(self, image: bytes) -> bytes | None:
+        with self._lock:
+            self._sandbox = self._sandbox or Sandbox(ImageParameters(image_size=_SIDE, jpeg_quality=_QUALITY))
+        try:
+            return self._sandbox.process(image).data
+        except ImageError:
+            return None
+
+
+def _of_pixels(image: bytes, height: int, width: int) -> bytes | None:
+    """Make a thumbnail of raw uint8 of shape (3, height, width), which need no decoder."""
+    area = height * width
+    if not area or len(image) != 3 * area:
+        return None
+    channels = [Image.frombytes("L", (width, height), image[start : start + area]) for start in (0, area, 2 * area)]
+    picture = Image.merge("RGB", channels)
+    picture.thumbnail((_SIDE, _SIDE))
+    return encode(picture, "jpeg", _QUALITY)
