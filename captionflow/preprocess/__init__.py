@@ -4,7 +4,7 @@ It knows no Beam: `beam_jobs` spreads the shards over workers. It imports `core`
 
 The stops of an image between its shard and the socket, and why each is there:
 
-    beam_jobs.transforms.WriteShards    Beam spreads whole shards over machines; only pictures for the page cross its shuffle.
+    beam_jobs.transforms.WriteShards    Beam spreads whole shards over machines; no picture crosses its shuffle.
     workers.ShardWorkers                A process for each CPU, as Python's lock leaves each process one CPU.
     workers._Worker                     The pipe to a process, which is replaced when it dies.
     writer.ShardWriter                  Images in the order of ids, some fetched ahead: equal bytes, bounded memory.
