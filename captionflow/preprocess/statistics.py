@@ -16,8 +16,9 @@ PICTURES = 12
 OTHERS = "(others)"
 """What is counted of hosts and licences beyond those that a shard names."""
 
-LICENSES, FAILED_HOSTS = "licenses", "failed_hosts"
-REJECTED_CAPTIONS, REJECTED_IMAGES = "rejected_captions", "rejected_images"
+LICENSES = "licenses"
+REJECTED_CAPTIONS, REJECTED_IMAGES, FAILED_HOSTS = LOST = ("rejected_captions", "rejected_images", "failed_hosts")
+"""What is counted beside `HISTOGRAMS`; `LOST` is what a shard lacks."""
 
 LONGEST_NAME = 100
 """Characters that are kept of a host or a licence."""

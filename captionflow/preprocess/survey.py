@@ -14,6 +14,7 @@ from captionflow.preprocess.statistics import (
     HISTOGRAMS,
     LICENSES,
     LONGEST_NAME,
+    LOST,
     PICTURES,
     REJECTED_CAPTIONS,
     REJECTED_IMAGES,
@@ -34,14 +35,16 @@ class Survey:
     Args:
         key: that of the shard.
         thumbnails: makes the gallery's pictures.
+        before: of the shard as it was first written, if it is written again: what it lost then it still lacks.
     """
 
-    def __init__(self, key: ShardKey, thumbnails: Thumbnails) -> None:
+    def __init__(self, key: ShardKey, thumbnails: Thumbnails, before: Statistics | None = None) -> None:
         self._thumbnails = thumbnails
         # Twice what is needed, since some shards have none.
         share = 2 * math.ceil(PICTURES / key.count)
         self._room = min(PICTURES, share) if key.index < PICTURES else 0
-        self._numbers: dict[str, Counter[str]] = {}
+        numbers = before.numbers if before else {}
+        self._numbers = {name: Counter(numbers[name]) for name in LOST if name in numbers}
         self._exhibits: list[Exhibit] = []
 
     def add(self, sample: Sample | None, rejects: Sequence[Reject]) -> None:
@@ -51,17 +54,34 @@ class Survey:
             sample: None if it was dropped.
             rejects: those of its captions; the last tells why the image was dropped, if it was.
         """
-        self._count(REJECTED_CAPTIONS, (f"{reject.stage} {reject.reason}" for reject in rejects))
+        self.reject(rejects)
         if sample:
-            self._count(LICENSES, [sample.image_license[:LONGEST_NAME]])
-            for histogram in HISTOGRAMS:
-                self._count(histogram.name, histogram.bins(sample))
-            self._exhibit(sample)
+            self.keep(sample)
         elif rejects and rejects[-1].image_id is not None:  # else a line that could not be read
-            last = rejects[-1]
-            self._count(REJECTED_IMAGES, [f"{last.stage} {last.reason}"])
-            if last.stage == IMAGES:
-                self._count(FAILED_HOSTS, [f"{host(last.image_url or '')} {last.reason}"])
+            self.drop(rejects[-1])
+
+    def reject(self, rejects: Iterable[Reject]) -> None:
+        """Count captions that were dropped."""
+        self._count(REJECTED_CAPTIONS, (f"{reject.stage} {reject.reason}" for reject in rejects))
+
+    def drop(self, reject: Reject) -> None:
+        """Count an image that was dropped, for the reason that a Reject tells."""
+        self._count(REJECTED_IMAGES, [f"{reject.stage} {reject.reason}"])
+        if reject.stage == IMAGES:
+            self._count(FAILED_HOSTS, [f"{host(reject.image_url or '')} {reject.reason}"])
+
+    def keep(self, sample: Sample) -> None:
+        """Count an image that was kept."""
+        self._count(LICENSES, [sample.image_license[:LONGEST_NAME]])
+        for histogram in HISTOGRAMS:
+            self._count(histogram.name, histogram.bins(sample))
+        rank = _rank(sample.image_id)
+        if not self._room or (len(self._exhibits) == self._room and rank >= self._exhibits[-1].rank):
+            return
+        if picture := self._thumbnails.of(sample.image, sample.height, sample.width):
+            self._exhibits.append(Exhibit.of(sample, rank, picture))
+            self._exhibits.sort(key=lambda each: (each.rank, each.image_id))
+            del self._exhibits[self._room :]
 
     def statistics(self) -> Statistics:
         """Return what was found; hosts and licences beyond the most frequent are counted together."""
@@ -73,16 +93,6 @@ class Survey:
 
     def _count(self, name: str, values: Iterable[str]) -> None:
         self._numbers.setdefault(name, Counter()).update(values)
-
-    def _exhibit(self, sample: Sample) -> None:
-        """Keep the picture while it is among those with the lowest ranks."""
-        rank = _rank(sample.image_id)
-        if not self._room or (len(self._exhibits) == self._room and rank >= self._exhibits[-1].rank):
-            return
-        if picture := self._thumbnails.of(sample.image, sample.height, sample.width):
-            self._exhibits.append(Exhibit.of(sample, rank, picture))
-            self._exhibits.sort(key=lambda each: (each.rank, each.image_id))
-            del self._exhibits[self._room :]
 
 
 def _rank(image_id: int) -> int:
