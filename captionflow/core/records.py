@@ -175,6 +175,8 @@ class Sample:
     width: int
     image_url: str
     image_license: str
+    original_height: int = 0
+    original_width: int = 0
 
     AVRO_SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "record",
@@ -202,6 +204,8 @@ class Sample:
             {"name": "width", "type": "int"},
             {"name": "image_url", "type": "string"},
             {"name": "image_license", "type": "string"},
+            {"name": "original_height", "type": "int", "default": 0},
+            {"name": "original_width", "type": "int", "default": 0},
         ],
     }
 

@@ -58,6 +58,8 @@ class StoredImage:
     data: bytes
     height: int
     width: int
+    original_height: int = 0
+    original_width: int = 0
 
 
 def is_stored_form(data: bytes, parameters: ImageParameters) -> bool:
@@ -88,6 +90,7 @@ def process(data: bytes, parameters: ImageParameters) -> StoredImage:
     side, max_pixels = parameters.image_size, parameters.max_image_megapixels * _MEGAPIXEL
     is_fast = parameters.downscaling == "fast"
     with _opened(data, max_pixels) as image:
+        width, height = image.size
         _filter(filters.SIZE_FILTERS, image, parameters)
         box, size = _frame(image.size, side, parameters.resize)
         if is_fast:
@@ -95,7 +98,7 @@ def process(data: bytes, parameters: ImageParameters) -> StoredImage:
         resized = _resize(to_rgb(image), box, size, is_fast=is_fast)
         _filter(filters.PIXEL_FILTERS, resized, parameters)
         upright = _upright(_on_square(resized, side), image)
-    return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side)
+    return StoredImage(encode(upright, parameters.image_format, parameters.jpeg_quality), side, side, height, width)
 
 
 def _filter(rows: Iterable[filters.Filter[Image.Image]], image: Image.Image, parameters: ImageParameters) -> None:

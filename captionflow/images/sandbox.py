@@ -34,7 +34,7 @@ from captionflow.images.parameters import ImageParameters
 
 _READY = struct.Struct("256p")  # why seccomp is not used, or nothing
 _REQUEST = struct.Struct("<?Q")  # slot of the shared memory; bytes of the picture
-_ANSWER = struct.Struct("<?Q")  # stored?, bytes of the picture or of the reason
+_ANSWER = struct.Struct("<?QII")  # stored?, bytes of the picture or of the reason
 _TIMEOUT = "decode_timeout"
 _LONGEST_REASON = 500
 # Seconds of the clock, for each of CPU time allowed, after which a decoder counts as hanging.
@@ -156,7 +156,7 @@ class _Decoder:
                 _LOG.warning(
                     "pictures are decoded without seccomp, so with less protection: %s", seccomp_error.decode()
                 )
-        is_stored, length = _ANSWER.unpack(self._read(_ANSWER.size))
+        is_stored, length, height, width = _ANSWER.unpack(self._read(_ANSWER.size))
         begin = slot * _slot_bytes(self._parameters)
         longest = _slot_bytes(self._parameters) if is_stored else _LONGEST_REASON
         content = self._memory[begin : begin + min(length, longest)]
@@ -166,7 +166,7 @@ class _Decoder:
                 raise ImageError(reason, detail)
         if not is_stored or not is_stored_form(content, self._parameters):
             raise ImageError("decoder_crashed", "the decoder's answer is no picture and no error")
-        return StoredImage(content, self._parameters.image_size, self._parameters.image_size)
+        return StoredImage(content, self._parameters.image_size, self._parameters.image_size, height, width)
 
     def _read(self, size: int) -> bytes:
         is_awake = self._poll.poll(1000 * _SECONDS_PER_CPU_SECOND * self._parameters.decode_seconds)
@@ -223,18 +223,20 @@ def main() -> None:
             slot, length = _REQUEST.unpack(request)
             begin = slot * _slot_bytes(parameters)
             with cpu_limit(parameters.decode_seconds):
-                is_stored, content = _decoded(memory[begin : begin + length], parameters)
+                stored, content = _decoded(memory[begin : begin + length], parameters)
             memory[begin : begin + len(content)] = content
-            os.write(1, _ANSWER.pack(is_stored, len(content)))
+            size = (stored.original_height, stored.original_width) if stored else (0, 0)
+            os.write(1, _ANSWER.pack(stored is not None, len(content), *size))
 
 
-def _decoded(data: bytes, parameters: ImageParameters) -> tuple[bool, bytes]:
+def _decoded(data: bytes, parameters: ImageParameters) -> tuple[StoredImage | None, bytes]:
     try:
-        return True, process(data, parameters).data
+        stored = process(data, parameters)
+        return stored, stored.data
     except ImageError as error:
-        return False, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:_LONGEST_REASON]
+        return None, f"{error.reason}\n{error}".encode("utf-8", "backslashreplace")[:_LONGEST_REASON]
     except MemoryError:
-        return False, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes"
+        return None, b"decode_out_of_memory\ndecoding takes more than --decode-megabytes"
 
 
 if __name__ == "__main__":
