@@ -5,6 +5,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
@@ -21,10 +22,10 @@ from captionflow.core.errors import InvalidInputError
 from captionflow.core.records import SPLITS, Caption, Reject, Sample
 from captionflow.core.show import write_page
 from captionflow.images.thumbnails import LARGEST, Thumbnails
-from captionflow.preprocess.page import Duplicate, by_split, dataset_page
+from captionflow.preprocess.page import by_split, dataset_page
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import ShardInfo, ShardKey
-from captionflow.preprocess.statistics import HISTOGRAMS, PICTURES, Statistics
+from captionflow.preprocess.statistics import HISTOGRAMS, PICTURES, Duplicate, Statistics
 from captionflow.preprocess.survey import Survey, host
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow
@@ -35,7 +36,7 @@ from tests.test_preprocess import rejects, samples
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e"
 PICTURE = saved(noise((32, 32)), "JPEG")
-THUMBNAILS = Thumbnails("jpeg")
+THUMBNAILS = Thumbnails(PreprocessParameters())
 
 
 class Tables(HTMLParser):
@@ -173,7 +174,7 @@ def test_the_gallery_shows_pictures_of_every_split_with_their_captions(planted: 
 def test_the_page_needs_nothing_beside_it_and_runs_nothing(planted: Artifact) -> None:
     html = page_of(planted)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
-    assert not re.search(r'(src|href)=["\']?(?!data:image/jpeg;base64,)', html)
+    assert {*re.findall(r'(?:src|href)="?(.{10})', html)} == {"data:image"}
     assert "<script" not in html
     assert planted.uri not in html
 
@@ -214,18 +215,17 @@ def test_a_caption_a_licence_and_a_host_cannot_write_html() -> None:
 def test_however_much_there_is_the_page_stays_small() -> None:
     noisy = [saved(noise((224, 224)), "JPEG", quality=quality) for quality in (60, 100)]
     assert len(noisy[0]) < LARGEST < len(noisy[1])
-    infos = []
-    for index, split in product(range(40), SPLITS):
+    infos, captions = [], (Caption(1, "long " * 99, "long " * 999),)
+    for index, split in product(range(16), SPLITS):
         kept = (
             sample_of(
-                1000 * index + i, "long " * 9000, image=noisy[i % 2], height=224, width=224, image_license=f"l{i}" * 999,
-                captions=tuple(Caption(k, "long " * 999, "long " * 999) for k in range(99)),
+                1000 * index + i, image=noisy[i % 2], image_license=f"l{i}" * 999, captions=captions * 9,
             )
             for i in range(30)
         )  # fmt: skip
         lost = (rejected(i, 1000 * index + i) for i in range(100))
         odd = (Reject("images", f"http_{index}_{i}", "", 1, i) for i in range(10))
-        infos.append(info_of([*kept, *lost, *odd], ShardKey(split, index, 40)))
+        infos.append(info_of([*kept, *lost, *odd], ShardKey(split, index, 16)))
         assert len(infos[-1].to_json()) < 500_000
     groups = [[Duplicate(i, "train", i == 0, noisy[1]) for i in range(50)]] * 50
     html = dataset_page(by_split(infos), PreprocessParameters(), groups)
@@ -246,7 +246,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(RECORDS, min_size=1, max_size=4), st.randoms())
 def test_shards_add_up_in_any_order(shards: list[list[Sample | Reject]], random: object) -> None:
     infos = [info_of(records) for records in shards]
@@ -259,6 +259,7 @@ def test_shards_add_up_in_any_order(shards: list[list[Sample | Reject]], random:
     }
 
 
+@settings(deadline=None, max_examples=20)
 @given(RECORDS)
 def test_a_sidecar_keeps_the_statistics(records: list[Sample | Reject]) -> None:
     info = info_of(records)
@@ -273,7 +274,7 @@ def test_of_a_large_split_only_the_first_shards_give_pictures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image_format", "image_size"), [("jpeg", 32), ("jpeg", 512), ("png", 64), ("tensor", 64), ("tensor", 512)]
+    ("image_format", "image_size"), [("jpeg", 512), ("png", 64), ("tensor", 256)]
 )
 def test_every_stored_form_is_shown_as_a_small_jpeg(
     ingested: str, small_sample: Path, tmp_path: Path, image_format: str, image_size: int
@@ -294,9 +295,8 @@ def test_every_stored_form_is_shown_as_a_small_jpeg(
 
 def test_what_is_no_picture_is_not_shown() -> None:
     for image_format in ("jpeg", "png", "tensor"):
-        thumbnails = Thumbnails(image_format)
-        assert thumbnails.of(b"\xff\xd8\xff nonsense", 512, 512) is None
-        thumbnails.close()
+        with closing(Thumbnails(PreprocessParameters(image_format=image_format, image_size=512))) as thumbnails:
+            assert thumbnails.of(b"\xff\xd8\xff nonsense") is None
 
 
 def test_groups_of_duplicates_stand_side_by_side() -> None:

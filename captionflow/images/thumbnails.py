@@ -6,7 +6,7 @@ from PIL import Image
 
 from captionflow.images.decode import ImageError, encode
 from captionflow.images.formats import IMAGE_FORMATS
-from captionflow.images.parameters import ImageParameters
+from captionflow.images.parameters import ImageParameters, StoredImageParameters
 from captionflow.images.sandbox import Sandbox
 
 LARGEST = 32_000
@@ -21,23 +21,19 @@ class Thumbnails:
     """Makes thumbnails; safe to share between threads. A picture is decoded in a sandbox, begun when it is needed.
 
     Args:
-        image_format: that of the pictures, one of `IMAGE_FORMATS`.
+        parameters: the form in which the pictures are stored.
     """
 
-    def __init__(self, image_format: str) -> None:
-        self._format = image_format
+    def __init__(self, parameters: StoredImageParameters) -> None:
+        self._format, self._side = parameters.image_format, parameters.image_size
         self._sandbox: Sandbox | None = None
         self._lock = threading.Lock()
 
-    def of(self, image: bytes, height: int, width: int) -> bytes | None:
-        """Return a JPEG of at most `LARGEST` bytes, the stored picture itself if that is one; None if none can be made.
-
-        Args:
-            image: a stored picture, of this height and width in pixels.
-        """
-        if self._format == "jpeg" and len(image) <= LARGEST and max(height, width) <= _WIDEST:
+    def of(self, image: bytes) -> bytes | None:
+        """Return a JPEG of at most `LARGEST` bytes, the stored picture itself if that is one; None if none can be made."""
+        if self._format == "jpeg" and len(image) <= LARGEST and self._side <= _WIDEST:
             return image
-        made = self._decoded(image) if IMAGE_FORMATS[self._format].pillow else _of_pixels(image, height, width)
+        made = self._decoded(image) if IMAGE_FORMATS[self._format].pillow else _of_pixels(image, self._side)
         return made if made and len(made) <= LARGEST else None
 
     def close(self) -> None:
@@ -47,19 +43,21 @@ class Thumbnails:
 
     def _decoded(self, image: bytes) -> bytes | None:
         with self._lock:
-            self._sandbox = self._sandbox or Sandbox(ImageParameters(image_size=_SIDE, jpeg_quality=_QUALITY))
+            if not self._sandbox:
+                side = min(self._side, _SIDE)
+                self._sandbox = Sandbox(ImageParameters(image_size=side, image_format="jpeg", jpeg_quality=_QUALITY))
         try:
             return self._sandbox.process(image).data
         except ImageError:
             return None
 
 
-def _of_pixels(image: bytes, height: int, width: int) -> bytes | None:
-    """Make a thumbnail of raw uint8 of shape (3, height, width), which need no decoder."""
-    area = height * width
-    if not area or len(image) != 3 * area:
+def _of_pixels(image: bytes, side: int) -> bytes | None:
+    """Make a thumbnail of raw uint8 of shape (3, side, side), which need no decoder."""
+    area = side**2
+    if len(image) != 3 * area:
         return None
-    channels = [Image.frombytes("L", (width, height), image[start : start + area]) for start in (0, area, 2 * area)]
+    channels = [Image.frombytes("L", (side, side), image[start : start + area]) for start in (0, area, 2 * area)]
     picture = Image.merge("RGB", channels)
     picture.thumbnail((_SIDE, _SIDE))
     return encode(picture, "jpeg", _QUALITY)

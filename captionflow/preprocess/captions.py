@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captionflow.core.draft import Draft, now
 from captionflow.core.errors import InvalidInputError, StepFailedError
@@ -20,10 +20,8 @@ from captionflow.preprocess.filters import CleanedCaption, Record, apply_all
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import PROGRESS, READ, Layout, ShardInfo
+from captionflow.preprocess.statistics import Duplicate
 from captionflow.web.access import Access, prefix_for
-
-if TYPE_CHECKING:
-    from captionflow.preprocess.page import Duplicate
 
 # Captions by whose URLs is told whether the user forgot to open them.
 _FIRST_CAPTIONS = 500
@@ -112,7 +110,7 @@ def commit(
     layout: Layout,
     captions: int,
     reused: Parent | None = None,
-    duplicates: "Iterable[Sequence[Duplicate]]" = (),
+    duplicates: Iterable[Sequence[Duplicate]] = (),
 ) -> str:
     """Write the page, the metadata and the manifest of the preprocessed artifact; returns its URI.
 

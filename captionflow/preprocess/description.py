@@ -7,9 +7,10 @@ from captionflow.core.draft import Draft
 from captionflow.core.manifest import FileInfo
 from captionflow.core.steps import DATASET_PAGE
 from captionflow.preprocess.croissant import CROISSANT, croissant
-from captionflow.preprocess.page import Duplicate, by_split, dataset_page
+from captionflow.preprocess.page import by_split, dataset_page
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import ShardInfo
+from captionflow.preprocess.statistics import Duplicate
 
 
 def describe(

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 from captionflow.core.lineage import short
 from captionflow.core.records import SPLITS
@@ -22,6 +21,7 @@ from captionflow.preprocess.statistics import (
     OTHERS,
     REJECTED_CAPTIONS,
     REJECTED_IMAGES,
+    Duplicate,
     Statistics,
     most_common,
 )
@@ -31,15 +31,6 @@ _MOST_REASONS, _MOST_NAMES = 40, 20
 _MOST_GROUPS, _MOST_OF_GROUP = 6, 4
 # In the order in which a caption meets them; others come after.
 _STAGES = (READ, "licenses", "filters", "captions", IMAGES)
-
-
-class Duplicate(NamedTuple):
-    """One picture of a group of duplicates, as it is stored; of each group one stays."""
-
-    image_id: int
-    split: str
-    stays: bool
-    picture: bytes
 
 
 @dataclass(frozen=True)
@@ -163,9 +154,8 @@ def _shown_groups(
 ) -> list[list[tuple[Duplicate, str]]]:
     """Return the first of the groups, each picture with its `data:` URI; "" if it cannot be shown."""
     shown: list[list[tuple[Duplicate, str]]] = []
-    with closing(Thumbnails(parameters.image_format)) as thumbnails:
-        side = parameters.image_size
+    with closing(Thumbnails(parameters)) as thumbnails:
         for group in islice(groups, _MOST_GROUPS):
-            pictures = [(one, thumbnails.of(one.picture, side, side)) for one in group[:_MOST_OF_GROUP]]
+            pictures = [(one, thumbnails.of(one.picture)) for one in group[:_MOST_OF_GROUP]]
             shown.append([(one, data_uri(picture, "jpeg") if picture else "") for one, picture in pictures])
     return shown

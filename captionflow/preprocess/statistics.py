@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from captionflow.core.records import Sample
 
@@ -129,6 +129,15 @@ class Exhibit:
             sample.original_height,
             sample.original_width,
         )
+
+
+class Duplicate(NamedTuple):
+    """One picture of a group of duplicates, as it is stored; of each group one stays."""
+
+    image_id: int
+    split: str
+    stays: bool
+    picture: bytes
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Survey:
         rank = _rank(sample.image_id)
         if not self._room or (len(self._exhibits) == self._room and rank >= self._exhibits[-1].rank):
             return
-        if picture := self._thumbnails.of(sample.image, sample.height, sample.width):
+        if picture := self._thumbnails.of(sample.image):
             self._exhibits.append(Exhibit.of(sample, rank, picture))
             self._exhibits.sort(key=lambda each: (each.rank, each.image_id))
             del self._exhibits[self._room :]

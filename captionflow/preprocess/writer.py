@@ -54,7 +54,7 @@ class ShardWriter:
     def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
         self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
-        self._thumbnails = Thumbnails(parameters.image_format)
+        self._thumbnails = Thumbnails(parameters)
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
@@ -183,6 +183,8 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
         picture.width,
         first.image_url,
         first.image_license,
+        picture.original_height,
+        picture.original_width,
     )
     return image
 
