@@ -93,7 +93,7 @@ def show(
     uri: Annotated[str, typer.Argument(help="URI of any artifact.")],
     html: Annotated[
         Path | None,
-        typer.Option(help="Write the page of a preprocessed or an evaluation artifact to this file, and print no more."),
+        typer.Option(help="Write the page of a preprocessed or an evaluation artifact to this file instead."),
     ] = None,
 ) -> None:
     """Show what is in an artifact: counts, parameters that are not the defaults, parents, the first captions."""

@@ -63,9 +63,7 @@ def chosen(kind: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return those parameters of an artifact of a kind that differ from the defaults of the step that makes it."""
     schemas = next((step.parameters_class.json_schema() for step in STEPS if step.output == kind), {})
     return {
-        name: value
-        for name, value in parameters.items()
-        if name not in schemas or value != schemas[name]["default"]
+        name: value for name, value in parameters.items() if name not in schemas or value != schemas[name]["default"]
     }
 
 

@@ -30,7 +30,7 @@ class Thumbnails:
         self._lock = threading.Lock()
 
     def of(self, image: bytes) -> bytes | None:
-        """Return a JPEG of at most `LARGEST` bytes, the stored picture itself if that is one; None if none can be made."""
+        """Return a JPEG of at most `LARGEST` bytes: the stored picture if it is one; None if none can be made."""
         if self._format == "jpeg" and len(image) <= LARGEST and self._side <= _WIDEST:
             return image
         made = self._decoded(image) if IMAGE_FORMATS[self._format].pillow else _of_pixels(image, self._side)

@@ -34,6 +34,7 @@ _CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -53,6 +54,7 @@ _CONTEXT = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -63,13 +65,14 @@ _CONTEXT = {
 
 @dataclass(frozen=True)
 class _Field:
-    """A field of the records: its type, and its column with what is taken out of that."""
+    """A field of the records: its type, its column, what is taken out of that, and whether it has several values."""
 
     name: str
     description: str
     type: str
     column: str
     json_path: str = ""
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ _FORMS = {
         (
             _Field("image_id", "Id of the image.", "sc:Integer", "image_id"),
             _Field("image", "The picture.", "sc:ImageObject", "image", "bytes"),
-            _Field("caption", "The first caption, as the model reads it.", "sc:Text", "caption"),
+            _Field("captions", "The captions, as they were ingested.", "sc:Text", "captions", "raw", repeated=True),
+            _Field("texts", "The captions, as the model reads them.", "sc:Text", "captions", "text", repeated=True),
             _Field("url", "Where the picture was fetched.", "sc:Text", "url"),
             _Field("license", "The picture's licence, as its source names it.", "sc:Text", "image_license"),
         ),
@@ -210,4 +214,5 @@ def _field(field: _Field) -> dict[str, Any]:
     source: dict[str, Any] = {"fileSet": {"@id": "shards"}, "extract": {"column": field.column}}
     if field.json_path:
         source["transform"] = {"jsonPath": field.json_path}
-    return {**_inline(f"images/{field.name}", field.description, field.type), "source": source}
+    repeated = {"repeated": True} if field.repeated else {}
+    return {**_inline(f"images/{field.name}", field.description, field.type), **repeated, "source": source}

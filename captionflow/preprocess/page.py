@@ -1,7 +1,7 @@
 """The page of a dataset: one HTML file that holds its pictures and styles."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice

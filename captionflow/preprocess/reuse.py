@@ -157,7 +157,9 @@ class EarlierPictures:
             # Header and one block are an Avro file of their own.
             for sample in read_shard(io.BytesIO(header + block)):
                 if sample.image_id == earlier.image_id:
-                    return StoredImage(sample.image, sample.height, sample.width, sample.original_height, sample.original_width)
+                    return StoredImage(
+                        sample.image, sample.height, sample.width, sample.original_height, sample.original_width
+                    )
         except MemoryError:
             raise
         except Exception as error:  # Each object store's client has errors of its own.
