@@ -102,7 +102,7 @@ class WriteShards(beam.PTransform[beam.PCollection[Shard], beam.PCollection[Shar
 
 
 class CommitManifest(beam.PTransform[beam.PCollection[ShardInfo], beam.PCollection[str]]):
-    """Gather the ShardInfos and write the manifest, last of all."""
+    """Gather the ShardInfos, with the few small pictures that the page shows, and write the manifest, last of all."""
 
     def __init__(self, draft: Draft, layout: Layout, captions: int, reused: Parent | None = None) -> None:
         super().__init__()

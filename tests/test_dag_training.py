@@ -81,6 +81,7 @@ def test_the_webserver_is_told_the_graph_and_a_form_that_says_nothing_of_places(
     told = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
     assert told.get_task("evaluate").upstream_task_ids == {"train", "preprocess"}
     assert list(told.get_task("evaluate").extra_links) == ["MLflow run", "Report"]
+    assert list(told.get_task("preprocess").extra_links)[-1] == "Dataset page"
     assert {"epochs", "artifact_root"} <= set(told.params)
     assert not {"train_on", "train_image", "train_cpu", "pod_namespace", "vertex_project"} & set(told.params)
 

@@ -1,4 +1,4 @@
-"""The report's page in a real API server of Airflow, and the links that lead to it."""
+"""The pages of artifacts in a real API server of Airflow, and the links that lead to them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from captionflow.core.draft import begin
-from captionflow.core.steps import EVALUATION, MODEL
+from captionflow.core.steps import EVALUATION, MODEL, PAGES, PREPROCESSED
 from captionflow.core.tracking import NOTE
 from tests.report_server import AUTH_MANAGERS, ApiServer, api_server
 
@@ -26,7 +26,7 @@ API = "/behind/a/proxy/api/v2"
 AMISS = re.compile(r"(?i)(warning|error|exception|traceback).*(link|xcom)")
 DAG = """
 from airflow.sdk import Param, dag, get_current_context, task
-from captionflow.airflow.links import MlflowRunLink, ReportLink
+from captionflow.airflow.links import DatasetPageLink, MlflowRunLink, ReportLink
 
 
 @dag(schedule=None, params={"uri": Param(None, type=["null", "string"])})
@@ -35,7 +35,7 @@ def with_links():
     def evaluate():
         return get_current_context()["params"]["uri"]
 
-    evaluate().operator.operator_extra_links = [MlflowRunLink(), ReportLink()]
+    evaluate().operator.operator_extra_links = [MlflowRunLink(), ReportLink(), DatasetPageLink()]
 
 
 with_links()
@@ -68,10 +68,10 @@ def server(
 
 
 def artifact(folder: Path, content: bytes = PAGE, kind: str = EVALUATION) -> str:
-    """Make an artifact with a report."""
+    """Make an artifact with a page."""
     draft = begin(str(folder), kind, {}, [])
     run = {NOTE: {"experiment_id": "7", "run_id": "abc"}}
-    draft.commit([draft.put("report.html", content)], counts={}, run=run)
+    draft.commit([draft.put(PAGES.get(kind, "report.html"), content)], counts={}, run=run)
     return str(folder)
 
 
@@ -79,9 +79,12 @@ def path(run_id: str) -> str:
     return f"/behind/a/proxy/captionflow/report/image_captioning/{run_id}/evaluate"
 
 
-def test_who_may_see_the_xcom_sees_the_report_and_nothing_in_it_runs(server: ApiServer, tmp_path: Path) -> None:
-    server.publish(artifact(tmp_path / "evaluation"), "seen")
-    answer = server.get(path("seen"), "reader")
+@pytest.mark.parametrize("kind", PAGES)
+def test_who_may_see_the_xcom_sees_the_page_and_nothing_in_it_runs(
+    server: ApiServer, tmp_path: Path, kind: str
+) -> None:
+    server.publish(artifact(tmp_path / kind, kind=kind), f"seen_{kind}")
+    answer = server.get(path(f"seen_{kind}"), "reader")
     assert (answer.status_code, answer.content) == (200, PAGE)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.headers["Content-Security-Policy"] == POLICY
@@ -108,7 +111,8 @@ def test_others_do_not_see_it(server: ApiServer, tmp_path: Path) -> None:
         ("nothing", "evaluate: has made no artifact in nothing yet; look once it has succeeded\n"),
         ("number", "evaluate: has made no artifact in number yet; look once it has succeeded\n"),
         ("gone", "{uri}: there is no such artifact; check the path\n"),
-        ("model", "{uri}: is an artifact of kind model; expected evaluation\n"),
+        ("model", "{uri}: is an artifact of kind model, which has no page to look at\n"),
+        ("older", "{uri}: is older than dataset.html; make the artifact again\n"),
         ("without_report", "{uri}/report.html: is missing; make the artifact again\n"),
         ("damaged", "{uri}/report.html: differs from its manifest; make the artifact again\n"),
         ("longer", "{uri}/report.html: differs from its manifest; make the artifact again\n"),
@@ -118,8 +122,10 @@ def test_what_is_no_whole_report_is_not_shown_and_a_line_says_why(
     server: ApiServer, tmp_path: Path, case: str, said: str
 ) -> None:
     folder = tmp_path / "evaluation"
-    if case not in ("nothing", "number", "gone"):
+    if case not in ("nothing", "number", "gone", "older"):
         artifact(folder, kind=MODEL if case == "model" else EVALUATION)
+    if case == "older":
+        begin(str(folder), PREPROCESSED, {}, []).commit([], counts={})
     if case == "without_report":
         (folder / "report.html").unlink()
     if case == "damaged":
@@ -199,10 +205,18 @@ def test_the_links_of_a_task_lead_to_its_report_and_its_run(server: ApiServer, t
     assert found["MLflow run"] == "http://mlflow.example/#/experiments/7/runs/abc"
     assert found["Report"].startswith("/behind/a/proxy/captionflow/report/with_links/manual__")
     assert server.get(found["Report"], "reader").content == PAGE
+    assert found["Dataset page"] is None
+    assert amiss == []
+
+
+def test_a_preprocess_task_leads_to_the_page_of_its_dataset(server: ApiServer, tmp_path: Path) -> None:
+    amiss, found = run_with_links(server, artifact(tmp_path / "preprocessed", kind=PREPROCESSED))
+    assert server.get(found["Dataset page"], "reader").content == PAGE
+    assert found["Report"] is None
     assert amiss == []
 
 
 def test_a_task_that_made_nothing_has_no_button_for_it(server: ApiServer) -> None:
     amiss, found = run_with_links(server, None)
-    assert found == {"MLflow run": None, "Report": None}  # Airflow shows no button for these.
+    assert found == {"MLflow run": None, "Report": None, "Dataset page": None}  # Airflow shows no button for these.
     assert amiss == []

@@ -1,11 +1,11 @@
-"""What a task's page in Airflow links to: its run in MLflow, and the evaluation report.
+"""What a task's page in Airflow links to: its run in MLflow, and the page of its artifact.
 
 The DAG imports this. Airflow calls the links in the worker when a task ends, and keeps what they return.
 """
 
 import logging
 import os
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import TaskInstanceKey, conf
@@ -14,13 +14,13 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.xcom import XCom
 
 from captionflow.core.artifact import Artifact, open_artifact
-from captionflow.core.steps import EVALUATION
+from captionflow.core.steps import EVALUATION, PAGES, PREPROCESSED
 from captionflow.core.terminal import one_line
 from captionflow.core.tracking import NOTE
 
 _LOG = logging.getLogger(__name__)
 REPORTS_PATH = "/captionflow"
-"""Where the plugin serves reports, below Airflow's own address."""
+"""Where the plugin serves pages, below Airflow's own address."""
 
 
 class MlflowRunLink(BaseOperatorLink):
@@ -39,21 +39,35 @@ class MlflowRunLink(BaseOperatorLink):
         return f"{ui}/#/experiments/{experiment}/runs/{run}"
 
 
-class ReportLink(BaseOperatorLink):
-    """The evaluation report."""
+class _PageLink(BaseOperatorLink):
+    """The page of a task's artifact, if that is of the kind."""
 
-    name = "Report"
+    kind: ClassVar[str]
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Return the report's path in Airflow's API server, or an empty text while there is none."""
+        """Return the page's path in Airflow's API server, or an empty text while there is none."""
         artifact = _artifact_of(ti_key)
-        if artifact is None or artifact.manifest.kind != EVALUATION:
+        if artifact is None or artifact.manifest.kind != self.kind or not artifact.files(PAGES[self.kind]):
             return ""
         return report_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id)
 
 
+class ReportLink(_PageLink):
+    """The evaluation report."""
+
+    name = "Report"
+    kind = EVALUATION
+
+
+class DatasetPageLink(_PageLink):
+    """The page of the preprocessed dataset."""
+
+    name = "Dataset page"
+    kind = PREPROCESSED
+
+
 def report_path(dag_id: str, run_id: str, task_id: str) -> str:
-    """Return the path of a task's report; Airflow itself may be below one (`[api] base_url`)."""
+    """Return the path of the page of a task's artifact; Airflow itself may be below one (`[api] base_url`)."""
     root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     where = "/".join(quote(part, safe="") for part in (dag_id, run_id, task_id))
     return f"{root}{REPORTS_PATH}/report/{where}"

@@ -1,10 +1,10 @@
-"""Makes the evaluation reports and the links of a task's page known to Airflow."""
+"""Makes the pages of artifacts and the links of a task's page known to Airflow."""
 
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from captionflow.airflow.links import REPORTS_PATH, MlflowRunLink, ReportLink
+from captionflow.airflow.links import REPORTS_PATH, DatasetPageLink, MlflowRunLink, ReportLink
 
 
 async def reports(scope: Any, receive: Any, send: Any) -> None:
@@ -18,5 +18,5 @@ class CaptionFlowPlugin(AirflowPlugin):
     """Registers the links and serves the reports."""
 
     name = "captionflow"
-    operator_extra_links: Any = (MlflowRunLink(), ReportLink())
+    operator_extra_links: Any = (MlflowRunLink(), ReportLink(), DatasetPageLink())
     fastapi_apps: Any = ({"app": reports, "url_prefix": REPORTS_PATH, "name": "CaptionFlow's reports"},)

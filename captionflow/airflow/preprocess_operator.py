@@ -11,6 +11,7 @@ from beam_jobs.parameters import DATAFLOW, DataflowParameters
 from captionflow.airflow.beam_operator import BeamOperator, job_name, label
 from captionflow.airflow.beam_options import job_options
 from captionflow.airflow.form import is_place, no_retry_in_vain, read
+from captionflow.airflow.links import DatasetPageLink
 from captionflow.airflow.step_task import StepTask
 from captionflow.core.parameters import Parameters
 from captionflow.core.uris import resolve
@@ -21,7 +22,7 @@ from captionflow.web.parameters import AccessParameters
 class PreprocessOperator(StepTask, BeamOperator):
     """Runs the command of a step that is a Beam job."""
 
-    operator_extra_links: Any = BeamOperator.operator_extra_links
+    operator_extra_links: Any = (*BeamOperator.operator_extra_links, DatasetPageLink())
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The page of an evaluation report, in Airflow's API server.
+"""The pages of artifacts, such as evaluation reports, in Airflow's API server.
 
 Airflow does not guard what plugins serve. This asks the auth manager that is set, as Airflow's own pages do.
 """
@@ -21,7 +21,7 @@ from sqlalchemy import select
 from captionflow.airflow.links import report_path
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import CaptionFlowError, StoreError
-from captionflow.core.steps import EVALUATION, REPORT
+from captionflow.core.show import page_of
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import store_errors
 
@@ -42,18 +42,19 @@ app = FastAPI(title="CaptionFlow's reports", openapi_url=None)
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))],
 )
 def report(dag_id: str, run_id: str, task_id: str) -> Response:
-    """Serve a task's report to those who may see its XCom."""
+    """Serve the page of a task's artifact to those who may see its XCom."""
     uri = _uri(dag_id, run_id, task_id)
     if uri is None:
         raise HTTPException(
             HTTPStatus.NOT_FOUND, f"{task_id}: has made no artifact in {run_id} yet; look once it has succeeded"
         )
     try:
-        artifact = open_artifact(uri, EVALUATION)
-        if any(file.bytes > _LARGEST for file in artifact.files(REPORT)):
-            message = f"{uri}/{REPORT}: is larger than {_LARGEST} bytes; open the file itself"
+        artifact = open_artifact(uri)
+        page = page_of(artifact)
+        if any(file.bytes > _LARGEST for file in artifact.files(page)):
+            message = f"{uri}/{page}: is larger than {_LARGEST} bytes; open the file itself"
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
-        content = _verified(artifact)
+        content = _verified(artifact, page)
     except StoreError as error:
         raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
     except CaptionFlowError as error:
@@ -63,7 +64,7 @@ def report(dag_id: str, run_id: str, task_id: str) -> Response:
 
 @app.exception_handler(HTTPException)
 def refuse(request: Request, error: HTTPException) -> Response:
-    """Say in one line why there is no report; a browser without a login is sent to get one."""
+    """Say in one line why there is no page; a browser without a login is sent to get one."""
     if error.status_code == HTTPStatus.UNAUTHORIZED and "text/html" in request.headers.get("Accept", ""):
         return RedirectResponse(get_auth_manager().get_url_login(next_url=report_path(**request.path_params)))
     return PlainTextResponse(f"{one_line(error.detail)}\n", error.status_code, headers=_HEADERS)
@@ -77,10 +78,10 @@ def _uri(dag_id: str, run_id: str, task_id: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _verified(artifact: Artifact) -> IO[bytes]:
-    """Return the report as the manifest says it is; little of it is held in memory."""
+def _verified(artifact: Artifact, page: str) -> IO[bytes]:
+    """Return the page as the manifest says it is; little of it is held in memory."""
     content = SpooledTemporaryFile(max_size=_CHUNK)  # noqa: SIM115 - sent, and closed, later
-    with store_errors(artifact.uri), artifact.open(REPORT) as file:
+    with store_errors(artifact.uri), artifact.open(page) as file:
         copyfileobj(file, content, _CHUNK)
     content.seek(0)
     return content

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -88,10 +89,20 @@ def lineage(
 
 
 @app.command()
-def show(uri: Annotated[str, typer.Argument(help="URI of any artifact.")]) -> None:
+def show(
+    uri: Annotated[str, typer.Argument(help="URI of any artifact.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the page of a preprocessed or an evaluation artifact to this file instead."),
+    ] = None,
+) -> None:
     """Show what is in an artifact: counts, parameters that are not the defaults, parents, the first captions."""
-    from captionflow.core.show import show
+    from captionflow.core.show import show, write_page
 
+    if html:
+        write_page(uri, html)
+        print(f"{html}: open it in a browser")
+        return
     print(show(uri), flush=True)
 
 

@@ -87,7 +87,7 @@ def _lines(node: Node, indent: str, times: bool) -> list[str]:
         lines.append(f"{indent}  code        {manifest.code_version}")
         sections = {"parameters": manifest.parameters, "counts": manifest.counts, "scores": manifest.metrics}
         for title, values in sections.items():
-            lines += section(title, [f"{name}={_short(value)}" for name, value in values.items()], indent)
+            lines += section(title, [f"{name}={short(value)}" for name, value in values.items()], indent)
     for parent in node.parents:
         lines += _lines(parent, indent + "    ", times)
     return lines
@@ -98,11 +98,12 @@ def section(title: str, lines: Iterable[str], indent: str = "") -> list[str]:
     return [f"{indent}  {title if i == 0 else '':<11} {line}" for i, line in enumerate(lines)]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value of a manifest as text."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_short(item)}" for name, item in value.items()) or "-"
+        return ", ".join(f"{name} {short(item)}" for name, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "-"
     return str(value)

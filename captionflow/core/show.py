@@ -1,15 +1,16 @@
-"""What is in an artifact, as text: its manifest without what every other has too, and its first captions."""
+"""What is in an artifact: as text, its manifest without what every other has too, and its first captions; its page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from captionflow.core.artifact import Artifact, open_artifact
+from captionflow.core.errors import InvalidInputError
 from captionflow.core.lineage import Node, render, section
-from captionflow.core.manifest import Manifest
 from captionflow.core.records import CAPTIONS, SPLITS, ImageCaption
-from captionflow.core.steps import INGESTED, PREPROCESSED, STEPS
+from captionflow.core.steps import INGESTED, PAGES, PREPROCESSED, STEPS
 from captionflow.core.terminal import one_line
 
 _SHOWN_CAPTIONS = 5
@@ -24,19 +25,45 @@ def show(uri: str) -> str:
     """
     artifact = open_artifact(uri)
     manifest = artifact.manifest
-    told = replace(artifact, manifest=replace(manifest, parameters=_chosen(manifest)))
+    told = replace(artifact, manifest=replace(manifest, parameters=chosen(manifest.kind, manifest.parameters)))
     lines = section("parents", [f"{parent.kind}  {parent.uri}" for parent in manifest.parents])
     lines += section("captions", map(_shortened, islice(_captions(artifact), _SHOWN_CAPTIONS)))
     return "\n".join([render(Node(artifact.parent, told, "", ())), *map(one_line, lines)])
 
 
-def _chosen(manifest: Manifest) -> dict[str, Any]:
-    """Return the parameters that differ from the defaults of the step that makes such artifacts."""
-    schemas = next((step.parameters_class.json_schema() for step in STEPS if step.output == manifest.kind), {})
+def page_of(artifact: Artifact) -> str:
+    """Return the name of an artifact's page.
+
+    Raises:
+        InvalidInputError: artifacts of its kind have none, or it is older than the page.
+    """
+    kind = artifact.manifest.kind
+    if kind not in PAGES:
+        raise InvalidInputError(f"{artifact.uri}: is an artifact of kind {kind}, which has no page to look at")
+    if not artifact.files(PAGES[kind]):
+        raise InvalidInputError(f"{artifact.uri}: is older than {PAGES[kind]}; make the artifact again")
+    return PAGES[kind]
+
+
+def write_page(uri: str, file: Path) -> None:
+    """Copy the page of the artifact at `uri` to a file of this machine.
+
+    Raises:
+        InvalidInputError: `uri` is no artifact with a page, the page was changed, or the file cannot be written.
+    """
+    artifact = open_artifact(uri)
+    page = artifact.read(page_of(artifact))
+    try:
+        file.write_bytes(page)
+    except OSError as error:
+        raise InvalidInputError(f"--html: {file}: {error.strerror}; choose another file") from error
+
+
+def chosen(kind: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those parameters of an artifact of a kind that differ from the defaults of the step that makes it."""
+    schemas = next((step.parameters_class.json_schema() for step in STEPS if step.output == kind), {})
     return {
-        name: value
-        for name, value in manifest.parameters.items()
-        if name not in schemas or value != schemas[name]["default"]
+        name: value for name, value in parameters.items() if name not in schemas or value != schemas[name]["default"]
     }
 
 

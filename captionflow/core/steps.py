@@ -23,8 +23,9 @@ EVALUATION = "evaluation"
 WORKER, BEAM, TRAINING = "worker", "beam", "training"
 """How an orchestrator runs a step: in its own worker, as a Beam job, or where the deployment trains."""
 
-REPORT = "report.html"
-"""The file of an artifact that one looks at."""
+REPORT, DATASET_PAGE = "report.html", "dataset.html"
+PAGES = {PREPROCESSED: DATASET_PAGE, EVALUATION: REPORT}
+"""Kind of artifact → the file of it that one looks at."""
 
 
 @dataclass(frozen=True)

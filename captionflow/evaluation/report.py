@@ -1,11 +1,9 @@
 """The evaluation report: one HTML file that holds all its images and styles."""
 
-import base64
 import io
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
@@ -13,6 +11,7 @@ from PIL import Image
 from captionflow.captioner.dataset import to_tensor
 from captionflow.core.records import Sample
 from captionflow.images.formats import IMAGE_FORMATS
+from captionflow.pages.rendering import data_uri, render
 
 # Pixels: twice the width of a card of the gallery.
 _WIDEST = 448
@@ -49,7 +48,7 @@ class Exhibit:
         image, kind = self.sample.image, self.image_format
         if IMAGE_FORMATS[kind].pillow is None or self.sample.width > _WIDEST:
             image, kind = _thumbnail(self.sample, kind), "png"
-        return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+        return data_uri(image, kind)
 
 
 def write_report(
@@ -62,9 +61,10 @@ def write_report(
     lineage: str,
 ) -> str:
     """Return the report as HTML; captions and all other text are escaped."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("captionflow.evaluation", "."), autoescape=True)
-    return environment.get_template("report.html.j2").render(
-        metrics={_TITLES[name]: value for name, value in metrics.items()},
+    return render(
+        str(__package__),
+        "report.html.j2",
+        metrics={_TITLES[name]: f"{value:.3f}" for name, value in metrics.items()},
         curve=training_curve(history),
         best=best,
         worst=worst,

@@ -125,12 +125,17 @@ def hashed(stored: StoredImage, parameters: ImageParameters) -> StoredImage:
 def _stored_pixels(data: bytes, parameters: ImageParameters) -> Iterator[Image.Image]:
     side = parameters.image_size
     if IMAGE_FORMATS[parameters.image_format].pillow is None:
-        channels = [data[start : start + side**2] for start in range(0, 3 * side**2, side**2)]
-        yield Image.merge("RGB", [Image.frombytes("L", (side, side), channel) for channel in channels])
+        yield of_tensor(data, side)
         return
     with _opened(data, side**2) as picture:
         picture.draft("L", SMALLEST)  # a JPEG, at the smallest scale that will do
         yield picture
+
+
+def of_tensor(data: bytes, side: int) -> Image.Image:
+    """Return the picture in raw uint8 of shape (3, side, side)."""
+    channels = [data[start : start + side**2] for start in range(0, 3 * side**2, side**2)]
+    return Image.merge("RGB", [Image.frombytes("L", (side, side), channel) for channel in channels])
 
 
 def _filter(rows: Iterable[filters.Filter[Image.Image]], image: Image.Image, parameters: ImageParameters) -> None:

@@ -1,6 +1,6 @@
 """Many pictures: captions filtered and cleaned, images of a shard fetched and written as one unit.
 
-It knows no Beam: `beam_jobs` spreads the shards over workers. It imports `core`, `web` and `images`.
+It knows no Beam: `beam_jobs` spreads the shards over workers. It imports `core`, `web`, `images` and `pages`.
 
 The stops of an image between its shard and the socket, and why each is there:
 

@@ -104,7 +104,7 @@ def unpack(packed: bytes) -> CleanedCaption | Reject | Earlier:
 
 
 def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, reused: Parent | None = None) -> str:
-    """Write the manifest of the preprocessed artifact; returns its URI.
+    """Write the page, the metadata and the manifest of the preprocessed artifact; returns its URI.
 
     Args:
         layout: the one by which the shards were written.
@@ -137,9 +137,13 @@ def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, 
         draft.remove(PROGRESS)
         remedy = "; open local files and hosts of your own with --allow-url-prefix" * ("url_not_allowed" in failed)
         raise StepFailedError(f"{problem}{remedy}; see {draft.uri}/{REJECTS}, or `captionflow rejects {draft.uri}`")
+    # Imported here, as every worker imports this module.
+    from captionflow.preprocess.description import describe
+
+    described = describe(draft, infos)
     seconds = (datetime.fromisoformat(now()) - datetime.fromisoformat(draft.started_at)).total_seconds()
     draft.commit(
-        [file for info in infos for file in info.files],
+        [*described, *(file for info in infos for file in info.files)],
         counts={
             "captions": {"in": captions, "out": counts["captions_out"], "rejected": rejected.total()},
             "images": {

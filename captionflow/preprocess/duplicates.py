@@ -26,12 +26,11 @@ from captionflow.images.formats import HASH_BITS
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import FORM_PARAMETERS
 from captionflow.preprocess.shards import ShardInfo, StoredPicture
+from captionflow.preprocess.statistics import SHOWN_GROUPS, SHOWN_OF_GROUP
 
 BAND_BITS = 16
 # Pairs that are compared at once; it bounds memory.
 _PAIRS_AT_ONCE = 1 << 20
-# Groups, and pictures of each, that are kept to be looked at.
-_SHOWN_GROUPS, _SHOWN_PICTURES = 12, 4
 # Of a group the picture of the first of these splits stays: a test set is to keep its published pictures.
 _EXCLUDED, *_ORDER = ("", "test", "val", "train")
 
@@ -216,7 +215,7 @@ def examples(found: Iterable[Duplicate]) -> Iterator[tuple[str, Shown]]:
     groups = defaultdict(list)
     for each in sorted(found, key=lambda each: (each.kept, each.place)):
         groups[each.kept].append(each.place)
-    for number, (kept, others) in enumerate(islice(groups.items(), _SHOWN_GROUPS)):
-        for place in (kept, *others[: _SHOWN_PICTURES - 1]):
+    for number, (kept, others) in enumerate(islice(groups.items(), SHOWN_GROUPS)):
+        for place in (kept, *others[: SHOWN_OF_GROUP - 1]):
             if place.shard != _EXCLUDED:
                 yield place.shard, (place.image_id, number, place == kept)

@@ -2,18 +2,23 @@
 
 import hashlib
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 from captionflow.core.draft import Draft
 from captionflow.core.errors import StepFailedError
 from captionflow.core.records import Caption, Reject, Sample, to_json_line
 from captionflow.core.shards import read_shard, write_shard
+from captionflow.images.thumbnails import Thumbnails
 from captionflow.preprocess.duplicates import Duplicate, Shown, part_of
 from captionflow.preprocess.parameters import PreprocessParameters
-from captionflow.preprocess.shards import PROGRESS, DuplicateExample, ShardInfo, sidecar_of
+from captionflow.preprocess.shards import PROGRESS, DuplicateExample, ShardInfo, ShardKey, sidecar_of
+from captionflow.preprocess.statistics import ShownPicture
+from captionflow.preprocess.survey import Survey
 
 STAGE, REASON = "duplicates", "duplicate"
 
@@ -89,11 +94,17 @@ class _RevisedShard:
         self._info, self._revision, self._parameters = info, revision, parameters
         self._counts, self._rejects = Counter(info.counts), list[Reject]()
         self._examples: list[DuplicateExample] = []
+        self._thumbnails = Thumbnails(parameters)
+        self._survey = Survey(ShardKey.of_name(info.name), self._thumbnails, before=info.statistics)
 
     def write(self, draft: Draft) -> ShardInfo:
         shard, rejects = self._info.files
         before = part_of(draft.uri, self._info.files)
-        with before.parse(shard.path) as source, draft.output(shard.path) as new_shard:
+        with (
+            closing(self._thumbnails),
+            before.parse(shard.path) as source,
+            draft.output(shard.path) as new_shard,
+        ):
             samples = filter(None, map(self._revised, read_shard(source)))
             write_shard(new_shard, self._info.name, samples, self._parameters.avro_codec)
         with draft.output(rejects.path) as new_rejects:
@@ -107,6 +118,7 @@ class _RevisedShard:
             counts=dict(self._counts),
             rejected=dict(sorted((+rejected).items())),
             files=(new_shard.info, new_rejects.info),
+            statistics=self._survey.statistics(),
             revision=self._revision.digest,
             examples=tuple(self._examples),
         )
@@ -117,19 +129,36 @@ class _RevisedShard:
             group, stays = shown
             image = b64encode(sample.image).decode()
             self._examples.append(DuplicateExample(group, sample.image_id, self._info.split, stays, image))
-        duplicate = self._revision.drops.get(sample.image_id)
-        if not duplicate:
-            joined = [Caption(*each) for each in self._revision.joins.get(sample.image_id, ())]
-            self._counts["captions_out"] += len(joined)
-            return replace(sample, captions=tuple(sorted((*sample.captions, *joined), key=lambda each: each.id)))
+        if duplicate := self._revision.drops.get(sample.image_id):
+            self._drop(sample, duplicate)
+            return None
+        joined = [Caption(*each) for each in self._revision.joins.get(sample.image_id, ())]
+        self._counts["captions_out"] += len(joined)
+        sample = replace(sample, captions=tuple(sorted((*sample.captions, *joined), key=lambda each: each.id)))
+        self._survey.keep(sample)
+        return sample
+
+    def _drop(self, sample: Sample, duplicate: Duplicate) -> None:
+        kept = duplicate.kept
+        detail = f"of image {kept.image_id} {f'in {kept.split}' if kept.split else f'of {self._parameters.exclude}'}"
+        rejects = [
+            Reject(STAGE, REASON, detail, each.id, sample.image_id, sample.image_url) for each in sample.captions
+        ]
+        self._survey.drop(rejects[0])
         self._counts["images_out"] -= 1
-        self._counts["captions_out"] -= len(sample.captions)
+        self._counts["captions_out"] -= len(rejects)
         if not duplicate.is_joined:
-            kept = duplicate.kept
-            detail = (
-                f"of image {kept.image_id} {f'in {kept.split}' if kept.split else f'of {self._parameters.exclude}'}"
-            )
-            self._rejects += [
-                Reject(STAGE, REASON, detail, each.id, sample.image_id, sample.image_url) for each in sample.captions
-            ]
-        return None
+            self._survey.reject(rejects)
+            self._rejects += rejects
+
+
+def example_groups(infos: Iterable[ShardInfo]) -> list[list[ShownPicture]]:
+    """Return the groups to be looked at, in each the picture that stays first."""
+    groups = defaultdict(list)
+    for example in chain.from_iterable(info.examples for info in infos):
+        groups[example.group].append(example)
+    ordered = (sorted(groups[number], key=lambda each: (not each.stays, each.image_id)) for number in sorted(groups))
+    return [
+        [ShownPicture(each.image_id, each.split, each.stays, b64decode(each.image)) for each in group]
+        for group in ordered
+    ]

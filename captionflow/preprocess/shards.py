@@ -8,7 +8,7 @@ import hashlib
 import json
 from bisect import bisect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import accumulate
 
@@ -16,6 +16,7 @@ from captionflow.core.manifest import FileInfo
 from captionflow.core.records import SPLITS, Sample
 from captionflow.images.formats import IMAGE_FORMATS
 from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.preprocess.statistics import Statistics
 
 PROGRESS = "progress"
 """The folder of a draft that holds what an attempt that resumes needs; no artifact has it."""
@@ -43,6 +44,13 @@ class ShardKey:
     def name(self) -> str:
         """Path of the shard within its artifact, without the ending."""
         return f"{self.split}/{self.index:05d}-of-{self.count:05d}"
+
+    @classmethod
+    def of_name(cls, name: str) -> "ShardKey":
+        """Return the key of a shard's `name`."""
+        split, _, numbers = name.partition("/")
+        index, _, count = numbers.partition("-of-")
+        return cls(split, int(index), int(count))
 
 
 def sidecar_of(name: str) -> str:
@@ -169,8 +177,9 @@ class ShardInfo:
     `counts` holds captions_in, captions_out, images_in and images_out; `rejected` the captions
     dropped, by reason, and `failed` those of them that no rule left out. captions_in = captions_out + the
     sum of `rejected`, always. `run_counts` holds what differs between equal runs: images_reused,
-    images_resumed and fetched_bytes. `pictures` holds those that were written, if duplicates are to be found;
-    `revision` tells which of them have been left out since, and is "" before; `examples` are pictures of a few groups.
+    images_resumed and fetched_bytes. `statistics` is for the dataset's page. `pictures` holds those that were written,
+    if duplicates are to be found; `revision` tells which of them have been left out since, and is "" before; `examples`
+    are pictures of a few groups.
     """
 
     split: str
@@ -179,6 +188,7 @@ class ShardInfo:
     failed: dict[str, int]
     files: tuple[FileInfo, ...]
     run_counts: dict[str, int]
+    statistics: Statistics = field(default_factory=Statistics)
     pictures: tuple[StoredPicture, ...] = ()
     revision: str = ""
     examples: tuple[DuplicateExample, ...] = ()
@@ -197,7 +207,8 @@ class ShardInfo:
             StoredPicture(**{**each, "captions": tuple(map(tuple, each["captions"]))}) for each in values["pictures"]
         )
         examples = tuple(DuplicateExample(**each) for each in values["examples"])
-        return cls(**{**values, "files": files, "pictures": pictures, "examples": examples})
+        parts = {"files": files, "pictures": pictures, "examples": examples}
+        return cls(**{**values, **parts, "statistics": Statistics.from_mapping(values["statistics"])})
 
     def to_json(self) -> bytes:
         """Return the info as JSON."""

@@ -16,12 +16,14 @@ from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_l
 from captionflow.core.shards import SHARD_SUFFIX, write_shard
 from captionflow.images.attempts import FetchError
 from captionflow.images.filters import REASONS
+from captionflow.images.thumbnails import Thumbnails
 from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
 from captionflow.preprocess.filters import STAGE, CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
 from captionflow.preprocess.shards import FAILURES, IMAGES, ShardInfo, ShardKey, StoredPicture, sidecar_of
+from captionflow.preprocess.survey import Survey
 
 # Shards that a process has in work.
 SHARDS_AT_ONCE = 4
@@ -49,6 +51,7 @@ class ShardWriter:
     def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
         self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
+        self._thumbnails = Thumbnails(parameters)
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
@@ -66,7 +69,7 @@ class ShardWriter:
         images = _group_by_image(map(unpack, task.packed))
         if not images:
             return None
-        tally = _Tally(self._parameters)
+        tally = _Tally(self._parameters, Survey(task.key, self._thumbnails))
 
         def samples() -> Iterator[Sample]:
             for image in self._download(images):
@@ -126,8 +129,8 @@ class _Image:
 class _Tally:
     """What has become of a shard's images, added up."""
 
-    def __init__(self, parameters: PreprocessParameters) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: PreprocessParameters, survey: Survey) -> None:
+        self._parameters, self._survey = parameters, survey
         self._counts, self._rejected, self._failed, self._run_counts = (Counter[str]() for _ in range(4))
         self._pictures: list[StoredPicture] = []
 
@@ -137,6 +140,7 @@ class _Tally:
         self._run_counts.update(image.run_counts())
         self._rejected.update(reject.reason for reject in image.rejects)
         self._failed.update(reject.reason for reject in image.rejects if reject.stage in FAILURES)
+        self._survey.add(image.sample, image.rejects)
         if image.sample and self._parameters.duplicates != "none":
             with_captions = self._parameters.duplicate_captions == "join"
             self._pictures.append(StoredPicture.of(image.sample, with_captions=with_captions))
@@ -150,6 +154,7 @@ class _Tally:
             dict(self._failed),
             files,
             dict(self._run_counts),
+            self._survey.statistics(),
             tuple(self._pictures),
         )
 
