@@ -18,12 +18,14 @@ from captionflow.core.draft import Draft
 from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
 from captionflow.core.shards import SHARD_SUFFIX
 from captionflow.images.attempts import FetchError
+from captionflow.images.decode import ImageError
 from captionflow.images.filters import REASONS
 from captionflow.preprocess.captions import unpack
 from captionflow.preprocess.download import Download, Downloader
 from captionflow.preprocess.filters import STAGE, CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
+from captionflow.preprocess.scoring import BATCH, Scoring
 from captionflow.preprocess.shards import FAILURES, IMAGES, PROGRESS, ShardInfo, ShardKey
 
 # Shards that a process has in work.
@@ -52,6 +54,7 @@ class ShardWriter:
     def __init__(self, parameters: PreprocessParameters, earlier: str | None, on_image: Callable[[bool], None]) -> None:
         self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
+        self._scoring = Scoring(parameters)
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
@@ -73,7 +76,7 @@ class ShardWriter:
         counts, rejected, failed, run_counts = (Counter[str]() for _ in range(4))
 
         def samples() -> Iterator[dict[str, Any]]:
-            for image in self._download(images):
+            for image in self._scored(self._download(images)):
                 counts.update(image.counts())
                 run_counts.update(image.run_counts())
                 rejected.update(reject.reason for reject in image.rejects)
@@ -112,6 +115,32 @@ class ShardWriter:
         while ahead:
             yield _completed(*ahead.popleft())
 
+    def _scored(self, images: Iterator["_Image"]) -> Iterator["_Image"]:
+        """Yield the images in their order, those that were kept with their scores, or with rejects in their place."""
+        if not self._scoring:
+            yield from images
+            return
+        waiting: list[_Image] = []
+        pictures = 0
+        for image in images:
+            waiting.append(image)
+            pictures += image.sample is not None
+            if pictures == BATCH:
+                yield from self._score(waiting)
+                waiting, pictures = [], 0
+        yield from self._score(waiting)
+
+    def _score(self, images: list["_Image"]) -> list["_Image"]:
+        kept = {i: image.sample for i, image in enumerate(images) if image.sample}
+        for (i, sample), scores in zip(kept.items(), self._scoring.score([*kept.values()]), strict=True):
+            if isinstance(scores, ImageError):
+                images[i].reject(IMAGES, scores.reason, str(scores))
+            elif refused := self._scoring.refusal(scores):
+                images[i].reject(STAGE, *refused)
+            else:
+                images[i].sample = replace(sample, scores=scores)
+        return images
+
 
 @dataclass
 class _Image:
@@ -123,6 +152,11 @@ class _Image:
     earlier: Earlier | None = None
     download: Download | None = None
     sample: Sample | None = None
+
+    def reject(self, stage: str, reason: str, detail: str, *, retryable: bool = False) -> None:
+        """Turn the captions into rejects."""
+        self.sample = None
+        self.rejects += [Reject.of(caption, stage, reason, detail, retryable=retryable) for caption in self.captions]
 
     def counts(self) -> dict[str, int]:
         """Contribution to the shard's counts. A line that could not be read belongs to no image."""
@@ -158,10 +192,7 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
         error = download.error
         assert error
         retryable = isinstance(error, FetchError) and error.retryable
-        stage = STAGE if error.reason in REASONS else IMAGES
-        image.rejects += [
-            Reject.of(caption, stage, error.reason, str(error), retryable=retryable) for caption in image.captions
-        ]
+        image.reject(STAGE if error.reason in REASONS else IMAGES, error.reason, str(error), retryable=retryable)
         return image
     first, picture = image.captions[0], download.picture
     image.sample = Sample(
