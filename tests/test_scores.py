@@ -127,7 +127,9 @@ def test_every_picture_has_its_scores_whatever_the_number_of_workers(
     names = ("words", "brightness", "batch")
     artifact = job(grey, tmp_path, scorers=names)
     assert_accounted(artifact)
-    expected = {i: {"batch": BATCH if i < BATCH else 40 - BATCH, "brightness": 6 * i / 255, "words": 6} for i in range(40)}
+    expected = {
+        i: {"batch": BATCH if i < BATCH else 40 - BATCH, "brightness": 6 * i / 255, "words": 6} for i in range(40)
+    }
     found = scores(artifact)
     assert found.keys() == expected.keys()
     assert all(found[i] == pytest.approx(expected[i]) and list(found[i]) == sorted(names) for i in found)
@@ -174,7 +176,8 @@ def test_a_scorer_that_fails_ends_the_step_in_one_line(name: str, problem: str) 
 def test_a_failure_names_the_scorer_on_every_runner_and_leaves_no_artifact(
     grey: list[ImageCaption], tmp_path: Path, beam_arguments: list[str]
 ) -> None:
-    with pytest.raises(StepFailedError, match=r"train/00000-of-00001: scorer fails: RuntimeError: no such weights") as raised:
+    problem = "train/00000-of-00001: scorer fails: RuntimeError: no such weights"
+    with pytest.raises(StepFailedError, match=problem) as raised:
         job(grey, tmp_path, "out", *beam_arguments, scorers=("brightness", "fails"))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -185,7 +188,8 @@ def test_a_failure_names_the_scorer_on_every_runner_and_leaves_no_artifact(
 def test_a_scorer_that_is_not_installed_is_told_before_anything_starts(
     grey: list[ImageCaption], tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidInputError, match=r"^--scorers: clip is not installed here \(batch, brightness, .*group capt"):
+    problem = r"^--scorers: clip is not installed here \(batch, brightness, .* is\); install a package .*"
+    with pytest.raises(InvalidInputError, match=problem):
         job(grey, tmp_path, score_bounds=("clip>=0.28",))
     assert not (tmp_path / "out").exists()
     with pytest.raises(CaptionFlowError, match="--scorers: clip is not installed here"):
@@ -217,7 +221,8 @@ def test_a_picture_that_is_reused_is_scored_again(site: Site, tmp_path: Path) ->
     bright = run(source, str(tmp_path / "bright"), bounded, [], earlier)
     assert not site.hits
     assert content(bright) == content(run(source, str(tmp_path / "clean"), bounded, []))
-    assert {i: [*found] for i, found in scores(open_artifact(bright)).items()} == dict.fromkeys((1, 2, 3), ["brightness"])
+    found = scores(open_artifact(bright))
+    assert {i: [*numbers] for i, numbers in found.items()} == dict.fromkeys((1, 2, 3), ["brightness"])
     site.hits.clear()
     # A Reject by a score says nothing of the picture: another version of the scorer may keep it.
     assert len(scores(open_artifact(run(source, str(tmp_path / "all"), settings, [], bright)))) == 4
@@ -307,7 +312,7 @@ def test_the_clip_scorer_of_the_docs_fits_the_interface(monkeypatch: pytest.Monk
             return torch.stack([tokens, 1 - tokens], 1)
 
     stand_in = types.ModuleType("open_clip")
-    stand_in.create_model_and_transforms = lambda *_, **__: (Model(), None, lambda picture: torch.full((3,), 0.5 * picture.width))
+    stand_in.create_model_and_transforms = lambda *_, **__: (Model(), None, lambda _: torch.full((3,), 0.5))
     stand_in.get_tokenizer = lambda _: lambda texts: torch.tensor([float(len(text)) for text in texts])
     monkeypatch.setitem(sys.modules, "open_clip", stand_in)
     (source,) = (block for block in re.findall(r"```python\n(.*?)```", recipe("Scores", PAGE), re.S) if "clip" in block)

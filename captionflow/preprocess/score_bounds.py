@@ -28,8 +28,8 @@ class ScoreBound:
         found = _BOUND.fullmatch(text)
         if not found or not math.isfinite(float(found[3])):
             raise InvalidInputError(
-                f"--score-bounds: {text[:100]!r} is no bound; give the name of a scorer, >= or <=, and a number, without "
-                "spaces, as clip>=0.28"
+                f"--score-bounds: {text[:100]!r} is no bound; give the name of a scorer, >= or <=, and a number, "
+                "without spaces, as clip>=0.28"
             )
         return cls(found[1], found[2], float(found[3]))
 
