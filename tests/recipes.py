@@ -25,7 +25,7 @@ def recipe(title: str, page: Path = PAGE) -> str:
 
 def new_files(title: str, page: Path) -> dict[str, str]:
     """The files marked *new* below a heading, by their paths."""
-    blocks = re.findall(r"^New: `(.+)`\n\n```\w+\n(.*?)^```$", recipe(title, page), re.M | re.S)
+    blocks = re.findall(r"^New: `([^`]+)`\n\n```\w+\n(.*?)^```$", recipe(title, page), re.M | re.S)
     return dict(blocks)
 
 

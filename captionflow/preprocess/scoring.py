@@ -22,7 +22,7 @@ GROUP = "captionflow.scorers"
 """The group of the entry points."""
 
 BATCH = 32
-"""Pictures that a scorer is given at a time, but for the last of a shard. It is constant, so equal runs make equal calls."""
+"""Pictures that a scorer is given at a time, but for the last of a shard. Equal runs make equal calls."""
 
 
 class Scorer(Protocol):
