@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -104,7 +104,7 @@ def _filter(rows: Iterable[filters.Filter[Image.Image]], image: Image.Image, par
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open a picture; whatever Pillow raises on it in the block becomes an ImageError."""
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:

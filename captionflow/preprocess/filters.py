@@ -103,7 +103,7 @@ def filter_caption(caption: ImageCaption, parameters: PreprocessParameters) -> R
 
 
 def filter_language(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
-    """Keep a caption in one of the languages, or in one that is not certain."""
+    """Keep a caption in one of the languages, or one that no language is likely for."""
     if not parameters.languages or "*" in parameters.languages:
         return caption
     language = language_of(caption.caption)

@@ -72,8 +72,8 @@ class FilterParameters(Parameters):
     )
     languages: tuple[str, ...] = parameter(
         (),
-        "Languages of the captions to keep, by their codes of ISO 639-1, such as en; * keeps all. A caption whose "
-        "language is not certain is kept. Empty: as the filters' preset says.",
+        "Languages of the captions to keep, by their codes of ISO 639, such as en; * keeps all. A caption that no "
+        "language is likely for is kept. Empty: as the filters' preset says.",
         examples=["*", *LANGUAGES],
     )
     max_same_caption: int = bound(
