@@ -54,16 +54,21 @@ def run(
         reuse: URI of an earlier preprocessed artifact whose pictures and lasting rejects are not fetched again.
 
     Raises:
-        InvalidInputError: an input is not usable, nobody opened the images, or Beam does not know an option.
+        InvalidInputError: an input is not usable, nobody opened the images, a scorer is not installed, or Beam does
+            not know an option.
         StepFailedError: no image is left in a split, or too many captions failed.
     """
     # Imported here, since --help does not need them.
     from captionflow.preprocess.captions import check_access, check_splits, summary
     from captionflow.preprocess.duplicates import open_excluded
     from captionflow.preprocess.reuse import open_earlier
+    from captionflow.preprocess.scoring import check_installed
     from captionflow.preprocess.shards import Layout
     from captionflow.preprocess.workers import ShardWorkers
 
+    is_here = runs_in_process(beam_arguments)
+    if is_here:  # other workers have packages of their own
+        check_installed(parameters.scorer_names)
     source = open_artifact(ingested, INGESTED)
     source.verify()
     images = source.count("images")
@@ -77,7 +82,6 @@ def run(
         raise InvalidInputError(f"--reuse: {reuse} is where the new artifact goes; choose another --output")
     earlier = open_earlier(reuse, parameters) if reuse else None
     excluded = open_excluded(output, parameters)
-    is_here = runs_in_process(beam_arguments)
     progress_total = images if is_here and sys.stderr.isatty() else None
     start_workers = partial(ShardWorkers, parameters, reuse and resolve(reuse), progress_total)
     with ExitStack() as resources:

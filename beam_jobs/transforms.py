@@ -18,8 +18,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from captionflow.core.draft import Draft
 from captionflow.core.manifest import Parent
 from captionflow.core.uris import file_system
+from captionflow.preprocess import boilerplate, filters, reuse
 from captionflow.preprocess import captions as preprocess
-from captionflow.preprocess import filters, reuse
 from captionflow.preprocess.filters import Record
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier, EarlierArtifact
@@ -56,7 +56,57 @@ class FilterCaptions(beam.PTransform[beam.PCollection[Record], beam.PCollection[
 
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
         """Records → records."""
-        return records | beam.Map(filters.apply_all, self._parameters)
+        records = records | beam.Map(filters.apply_all, self._parameters)
+        most = self._parameters.max_same_caption
+        return records | RejectBoilerplate(most) if most else records
+
+
+class RejectBoilerplate(beam.PTransform[beam.PCollection[Record], beam.PCollection[Record]]):
+    """Reject captions that more than `most` images have.
+
+    Not for a bound that most captions exceed: each worker holds 16 bytes, and their overhead, for each text that does.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[Record]:
+        """Records → records."""
+        common = (
+            records
+            | beam.FlatMap(boilerplate.keyed).with_output_types(tuple[bytes, int])
+            | beam.CombinePerKey(_HasMoreThan(self._most))
+            | "Common" >> beam.Filter(lambda counted: counted[1])
+            | beam.Keys()
+            | beam.combiners.ToSet()
+        )
+        return records | "Reject" >> beam.Map(boilerplate.reject, beam.pvalue.AsSingleton(common), self._most)
+
+
+class _HasMoreThan(beam.CombineFn):
+    """Whether there are more than `most` different values; accumulators stop growing beyond it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def create_accumulator(self) -> set[int]:
+        return set()
+
+    def add_input(self, values: set[int], value: int) -> set[int]:
+        if len(values) <= self._most:
+            values.add(value)
+        return values
+
+    def merge_accumulators(self, accumulators: Iterable[set[int]]) -> set[int]:
+        merged: set[int] = set()
+        for values in accumulators:
+            if len(merged) <= self._most:
+                merged |= values
+        return merged
+
+    def extract_output(self, values: set[int]) -> bool:
+        return len(values) > self._most
 
 
 class IndexEarlier(beam.PTransform[beam.Pipeline, beam.PCollection[Earlier]]):

@@ -23,6 +23,12 @@ def recipe(title: str, page: Path = PAGE) -> str:
     return str(found)
 
 
+def new_files(title: str, page: Path) -> dict[str, str]:
+    """The files marked *new* below a heading, by their paths."""
+    blocks = re.findall(r"^New: `([^`]+)`\n\n```\w+\n(.*?)^```$", recipe(title, page), re.M | re.S)
+    return dict(blocks)
+
+
 class Copy:
     """A copy of the project, in which recipes are followed."""
 

@@ -120,7 +120,7 @@ def test_avro_files_are_plain_avro(preprocessed: str) -> None:
     shard = next(Path(preprocessed, "train").glob("*.avro"))
     with shard.open("rb") as file:
         record = next(iter(fastavro.reader(file)))
-    assert record.keys() == {"image_id", "captions", "image", "height", "width", "image_url", "image_license"}
+    assert record.keys() == {"image_id", "captions", "image", "height", "width", "image_url", "image_license", "scores"}
 
 
 @pytest.mark.parametrize("beam_arguments", [[], TWO_WORKERS], ids=["again", "two processes"])

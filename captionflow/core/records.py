@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -90,12 +90,12 @@ class ImageCaption:
             RecordError: `missing_field` or `ill_typed_field`, with the name of the field, or `unknown_split`.
         """
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            value = row.get(field.name)
+        for each in fields(cls):
+            value = row.get(each.name)
             if value is not None:
-                given[field.name] = _checked(field.name, value, field.type)
-            elif field.default is MISSING:
-                raise RecordError("missing_field", field.name)
+                given[each.name] = _checked(each.name, value, each.type)
+            elif each.default is MISSING:
+                raise RecordError("missing_field", each.name)
         if given.get("split", SPLITS[0]) not in SPLIT_CHOICES:
             raise RecordError(
                 "unknown_split", f"split is {given['split'][:_LONGEST_NAME]!r}, none of {', '.join(SPLITS)}"
@@ -118,7 +118,7 @@ class ImageCaption:
         return cls.from_mapping(row)
 
 
-TEXTS = tuple(field.name for field in fields(ImageCaption) if field.type is str)
+TEXTS = tuple(each.name for each in fields(ImageCaption) if each.type is str)
 """The fields of an ImageCaption that are text."""
 
 
@@ -167,6 +167,7 @@ class Sample:
     `image` is a JPEG or PNG file, or for the format `tensor` raw uint8 values of shape (3, height, width); `height`
     and `width` are in pixels and those of `image`. `original_height` and `original_width` are those before it was
     resized, 0 in the shards of versions that did not keep them. `perceptual_hash` is empty where nobody asked for it.
+    `scores` are the numbers that scorers gave it, by the scorer's name.
     """
 
     image_id: int
@@ -179,6 +180,7 @@ class Sample:
     original_height: int = 0
     original_width: int = 0
     perceptual_hash: bytes = b""
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     AVRO_SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "record",
@@ -209,12 +211,13 @@ class Sample:
             {"name": "original_height", "type": "int", "default": 0},
             {"name": "original_width", "type": "int", "default": 0},
             {"name": "perceptual_hash", "type": "bytes", "default": ""},
+            {"name": "scores", "type": {"type": "map", "values": "double"}, "default": {}},
         ],
     }
 
     def to_avro(self) -> dict[str, Any]:
         """Return the record to write with `AVRO_SCHEMA`."""
-        record: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        record: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**record, "captions": [{"id": c.id, "text": c.text, "raw": c.raw} for c in self.captions]}
 
     @classmethod

@@ -144,10 +144,10 @@ def _filter(rows: Iterable[filters.Filter[Image.Image]], image: Image.Image, par
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open a picture; whatever Pillow raises on it in the block becomes an ImageError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise ImageError("too_many_pixels", f"{image.width}×{image.height} is over {max_pixels} pixels")
             yield image
@@ -237,3 +237,22 @@ def encode(image: Image.Image, image_format: str, jpeg_quality: int) -> bytes:
     # Of no effect on a form that loses nothing.
     image.save(buffer, form.pillow, quality=jpeg_quality)
     return buffer.getvalue()
+
+
+def load_stored(stored: StoredImage, image_format: str) -> Image.Image:
+    """Return a stored picture in RGB, read by the decoder of its form and by no other.
+
+    Raises:
+        ImageError: it is no picture of this form and size.
+    """
+    form, size = IMAGE_FORMATS[image_format], (stored.width, stored.height)
+    pixels = stored.width * stored.height
+    if form.pillow is None:
+        if len(stored.data) != 3 * pixels:
+            raise ImageError("corrupt_image", f"{len(stored.data)} bytes for {size[0]}×{size[1]} pixels")
+        planes = (stored.data[start : start + pixels] for start in range(0, 3 * pixels, pixels))
+        return Image.merge("RGB", [Image.frombytes("L", size, plane) for plane in planes])
+    with _opened(stored.data, pixels, (form.pillow,)) as image:
+        if image.size != size:
+            raise ImageError("corrupt_image", f"{image.width}×{image.height} pixels in place of {size[0]}×{size[1]}")
+        return to_rgb(image)

@@ -64,6 +64,8 @@ def check_access(lines: Iterable[bytes], parameters: PreprocessParameters) -> No
 def check_splits(lines: Iterable[bytes], layout: Layout, parameters: PreprocessParameters) -> None:
     """Refuse, before anything is fetched, a split that is to have images and would get none.
 
+    A split that only captions on many images would fill is found out by `commit`: to count them takes the whole job.
+
     Args:
         lines: those of `captions.jsonl`; read only where there are so few images that a split may be empty.
 

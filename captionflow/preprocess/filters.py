@@ -11,6 +11,7 @@ from functools import cache
 from itertools import pairwise
 from urllib.parse import unquote
 
+from captionflow.core.languages import language_of
 from captionflow.core.records import ImageCaption, Reject
 from captionflow.images.filters import Filter, refusal
 from captionflow.preprocess.cleaning import clean_caption
@@ -101,6 +102,16 @@ def filter_caption(caption: ImageCaption, parameters: PreprocessParameters) -> R
     return Reject.of(caption, STAGE, *refused) if refused else caption
 
 
+def filter_language(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
+    """Keep a caption in one of the languages, or one that no language is likely for."""
+    if not parameters.languages or "*" in parameters.languages:
+        return caption
+    language = language_of(caption.caption)
+    if not language or language in parameters.languages:
+        return caption
+    return Reject.of(caption, STAGE, "other_language", language)
+
+
 def clean(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
     """Make the text that is stored beside the caption as it was ingested."""
     text = clean_caption(caption.caption) if parameters.caption_text == "plain" else caption.caption
@@ -111,7 +122,7 @@ def clean(caption: ImageCaption, parameters: PreprocessParameters) -> Record:
 
 def apply_all(record: Record, parameters: PreprocessParameters) -> Record:
     """Put a caption through the filters, and clean it; one that was rejected before stays as it is."""
-    for rule in (filter_license, filter_caption, clean):
+    for rule in (filter_license, filter_caption, filter_language, clean):
         if not isinstance(record, Reject):
             record = rule(record, parameters)
     return record

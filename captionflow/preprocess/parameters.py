@@ -1,9 +1,10 @@
 """Which captions are kept, how their images are fetched, and the form they are stored in."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from captionflow.core.errors import InvalidInputError
+from captionflow.core.languages import LANGUAGES
 from captionflow.core.licenses import COCO_LICENSES
 from captionflow.core.parameters import URI, Parameters, RejectParameters, parameter
 from captionflow.images.formats import HASH_BITS
@@ -14,17 +15,23 @@ from captionflow.images.parameters import (
     StoredImageParameters,
     bound,
 )
+from captionflow.preprocess.score_bounds import SCORER_NAME, ScoreBound
 from captionflow.web.parameters import AccessParameters
 
-PRESETS: dict[str, dict[str, float]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
-    "basic": {"min_words": 3, "min_characters": 6, "min_side": 200, "max_aspect_ratio": 3.0},
-}
+    "basic": {
+        "min_words": 3, "min_characters": 6, "languages": ("en",), "min_side": 200, "max_aspect_ratio": 3.0,
+    },
+}  # fmt: skip
 """Preset of filters → the bounds of those that it sets, by parameter.
 
-basic is that of Gadre et al. 2023, "DataComp: In search of the next generation of multimodal datasets", but for the
-language.
+basic is that of Gadre et al. 2023, "DataComp: In search of the next generation of multimodal datasets".
 """
+
+
+def _written(bound: float | tuple[str, ...]) -> str:
+    return " ".join(bound) if isinstance(bound, tuple) else f"{bound:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,7 @@ class FilterParameters(Parameters):
     filters: str = parameter(
         "none",
         "Preset of the filters' bounds; one that is given by its own parameter goes before it. basic, as DataComp's: "
-        + ", ".join(f"{name} {preset:g}" for name, preset in PRESETS["basic"].items())
+        + ", ".join(f"{name} {_written(preset)}" for name, preset in PRESETS["basic"].items())
         + ".",
         enum=[*PRESETS],
     )
@@ -70,6 +77,54 @@ class FilterParameters(Parameters):
         "the file name.",
         1000,
     )
+    languages: tuple[str, ...] = parameter(
+        (),
+        "Languages of the captions to keep, by their codes of ISO 639, such as en; * keeps all. A caption that no "
+        "language is likely for is kept. Empty: as the filters' preset says.",
+        examples=["*", *LANGUAGES],
+    )
+    max_same_caption: int = bound(
+        0, "Images that may have the same caption; one that more of them have is rejected on all.", 10_000
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for language in self.languages:
+            if language not in (known := ("*", *LANGUAGES)):
+                raise InvalidInputError(f"--languages: {language!r} is none of {', '.join(known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreParameters(Parameters):
+    """Which pictures are kept by the numbers that scorers of your own give them."""
+
+    scorers: tuple[str, ...] = parameter(
+        (), "Names of installed scorers whose numbers are stored with each picture, such as clip."
+    )
+    score_bounds: tuple[str, ...] = parameter(
+        (),
+        "Bounds of the scores that are kept, such as clip>=0.28 or nsfw<=0.5. A scorer that is named here need not be "
+        "named a second time.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.scorers:
+            if not SCORER_NAME.fullmatch(name):
+                raise InvalidInputError(
+                    f"--scorers: {name[:100]!r} is no name of a scorer; they are of small letters, digits and _"
+                )
+        _ = self.parsed_score_bounds
+
+    @property
+    def parsed_score_bounds(self) -> tuple[ScoreBound, ...]:
+        """The bounds, in their order."""
+        return tuple(map(ScoreBound.parse, self.score_bounds))
+
+    @property
+    def scorer_names(self) -> tuple[str, ...]:
+        """The scorers that are needed, each once, in the order of their names."""
+        return tuple(sorted({*self.scorers, *(bound.scorer for bound in self.parsed_score_bounds)}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +194,7 @@ class PreprocessParameters(
     RejectParameters,
     DuplicateParameters,
     StoredImageParameters,
+    ScoreParameters,
     PictureFilterParameters,
     FilterParameters,
     AccessParameters,

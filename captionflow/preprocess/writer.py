@@ -15,6 +15,7 @@ from captionflow.core.manifest import FileInfo
 from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
 from captionflow.core.shards import SHARD_SUFFIX, write_shard
 from captionflow.images.attempts import FetchError
+from captionflow.images.decode import ImageError
 from captionflow.images.filters import REASONS
 from captionflow.images.thumbnails import Thumbnails
 from captionflow.preprocess.captions import unpack
@@ -22,6 +23,7 @@ from captionflow.preprocess.download import Download, Downloader
 from captionflow.preprocess.filters import STAGE, CleanedCaption
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
+from captionflow.preprocess.scoring import BATCH, Scoring
 from captionflow.preprocess.shards import FAILURES, IMAGES, ShardInfo, ShardKey, StoredPicture, sidecar_of
 from captionflow.preprocess.survey import Survey
 
@@ -52,6 +54,7 @@ class ShardWriter:
         self._parameters, self._on_image = parameters, on_image
         self._downloader = Downloader(parameters, earlier)
         self._thumbnails = Thumbnails(parameters)
+        self._scoring = Scoring(parameters)
         self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE, "shard")
 
     def submit(self, task: ShardTask) -> "Future[ShardInfo | None]":
@@ -72,7 +75,7 @@ class ShardWriter:
         tally = _Tally(self._parameters, Survey(task.key, self._thumbnails))
 
         def samples() -> Iterator[Sample]:
-            for image in self._download(images):
+            for image in self._scored(self._download(images)):
                 tally.add(image)
                 self._on_image(image.sample is not None)
                 for reject in image.rejects:
@@ -99,6 +102,32 @@ class ShardWriter:
         while ahead:
             yield _completed(*ahead.popleft())
 
+    def _scored(self, images: Iterator["_Image"]) -> Iterator["_Image"]:
+        """Yield the images in their order, those that were kept with their scores, or with rejects in their place."""
+        if not self._scoring:
+            yield from images
+            return
+        waiting: list[_Image] = []
+        pictures = 0
+        for image in images:
+            waiting.append(image)
+            pictures += image.sample is not None
+            if pictures == BATCH:
+                yield from self._score(waiting)
+                waiting, pictures = [], 0
+        yield from self._score(waiting)
+
+    def _score(self, images: list["_Image"]) -> list["_Image"]:
+        kept = {i: image.sample for i, image in enumerate(images) if image.sample}
+        for (i, sample), scores in zip(kept.items(), self._scoring.score([*kept.values()]), strict=True):
+            if isinstance(scores, ImageError):
+                images[i].reject(IMAGES, scores.reason, str(scores))
+            elif refused := self._scoring.refusal(scores):
+                images[i].reject(STAGE, *refused)
+            else:
+                images[i].sample = replace(sample, scores=scores)
+        return images
+
 
 @dataclass
 class _Image:
@@ -110,6 +139,11 @@ class _Image:
     earlier: Earlier | None = None
     download: Download | None = None
     sample: Sample | None = None
+
+    def reject(self, stage: str, reason: str, detail: str, *, retryable: bool = False) -> None:
+        """Turn the captions into rejects."""
+        self.sample = None
+        self.rejects += [Reject.of(caption, stage, reason, detail, retryable=retryable) for caption in self.captions]
 
     def counts(self) -> dict[str, int]:
         """Contribution to the shard's counts. A line that could not be read belongs to no image."""
@@ -178,10 +212,7 @@ def _completed(image: _Image, future: Future[Download] | None) -> _Image:
         error = download.error
         assert error
         retryable = isinstance(error, FetchError) and error.retryable
-        stage = STAGE if error.reason in REASONS else IMAGES
-        image.rejects += [
-            Reject.of(caption, stage, error.reason, str(error), retryable=retryable) for caption in image.captions
-        ]
+        image.reject(STAGE if error.reason in REASONS else IMAGES, error.reason, str(error), retryable=retryable)
         return image
     first, picture = image.captions[0], download.picture
     image.sample = Sample(
