@@ -1,22 +1,18 @@
-"""Write shards: fetch and process the images of each and put them into one Avro file, in order.
+"""Write shards: fetch and process the images of each and put them into one file, in order.
 
 Several shards are in work at a time, so that a slow image delays its own shard alone.
 """
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
-
-import fastavro
 
 from captionflow.core.draft import Draft
 from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
-from captionflow.core.shards import SHARD_SUFFIX
+from captionflow.core.shards import SHARD_FORMATS, write_shard
 from captionflow.images.attempts import FetchError
 from captionflow.images.filters import REASONS
 from captionflow.preprocess.captions import unpack
@@ -72,7 +68,7 @@ class ShardWriter:
             return None
         counts, rejected, failed, run_counts = (Counter[str]() for _ in range(4))
 
-        def samples() -> Iterator[dict[str, Any]]:
+        def samples() -> Iterator[Sample]:
             for image in self._download(images):
                 counts.update(image.counts())
                 run_counts.update(image.run_counts())
@@ -82,16 +78,11 @@ class ShardWriter:
                 for reject in image.rejects:
                     reject_file.write(to_json_line(reject))
                 if image.sample:
-                    yield image.sample.to_avro()
+                    yield image.sample
 
-        with draft.output(f"{name}{SHARD_SUFFIX}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
-            fastavro.writer(
-                shard,  # type: ignore[arg-type]
-                Sample.AVRO_SCHEMA,
-                samples(),
-                codec=self._parameters.avro_codec,
-                sync_marker=hashlib.blake2b(name.encode(), digest_size=16).digest(),
-            )
+        suffix = SHARD_FORMATS[self._parameters.output_format].suffix
+        with draft.output(f"{name}{suffix}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
+            write_shard(shard, name, samples(), self._parameters)
         files = (shard.info, reject_file.info)
         info = ShardInfo(
             task.key.split, dict(counts), dict(sorted(rejected.items())), dict(failed), files, dict(run_counts)
