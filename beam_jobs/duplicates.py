@@ -10,7 +10,7 @@ import apache_beam as beam
 from beam_jobs.transforms import count
 from captionflow.core.artifact import Artifact
 from captionflow.core.draft import Draft
-from captionflow.core.shards import SHARD_SUFFIX
+from captionflow.core.shards import shards_of
 from captionflow.preprocess import duplicates, revision
 from captionflow.preprocess.duplicates import Edge, Picture
 from captionflow.preprocess.parameters import PreprocessParameters
@@ -51,10 +51,9 @@ class LeaveOutDuplicates(beam.PTransform[beam.PCollection[ShardInfo], beam.PColl
         own = infos | beam.FlatMap(duplicates.pictures_of)
         if not self._excluded:
             return own
-        files = [file for file in self._excluded.manifest.files if file.path.endswith(SHARD_SUFFIX)]
         excluded = (
             infos.pipeline
-            | beam.Create(files)
+            | beam.Create(shards_of(self._excluded))
             | beam.Reshuffle()
             | beam.FlatMap(duplicates.excluded_pictures, self._excluded.uri)
         )

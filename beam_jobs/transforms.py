@@ -135,7 +135,7 @@ class GroupByShard(beam.PTransform[beam.PCollection[Record | Earlier], beam.PCol
 
 
 class WriteShards(beam.PTransform[beam.PCollection[Shard], beam.PCollection[ShardInfo]]):
-    """Make one Avro file and one file of Rejects for each shard.
+    """Make one file of images and one of Rejects for each shard.
 
     Args:
         start_workers: starts the processes that write.

@@ -21,7 +21,9 @@ import pytest
 from beam_jobs.preprocess import run
 from captionflow.captioner.parameters import TrainParameters
 from captionflow.captioner.train import train
-from captionflow.preprocess.parameters import PreprocessParameters
+from captionflow.core.shards import SHARD_FORMATS
+from captionflow.preprocess.export import export
+from captionflow.preprocess.parameters import FormatParameters, PreprocessParameters
 from captionflow.sample.parameters import SampleParameters
 from captionflow.sample.sample import sample
 from captionflow.sources.ingest import ingest
@@ -97,6 +99,17 @@ def trainable(ingested: str, small_sample: Path, tmp_path_factory: pytest.TempPa
         allow_url_prefix=(str(small_sample),), image_size=64, licenses=("*",), split="0.8,0.1,0.1"
     )
     return run(ingested, str(tmp_path_factory.mktemp("trainable") / "preprocessed"), parameters, [])
+
+
+OTHER_FORMATS = tuple(name for name in SHARD_FORMATS if name != FormatParameters().output_format)
+"""The formats of shards that must be asked for."""
+
+
+@pytest.fixture(scope="session")
+def trainable_as(trainable: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Each of the other formats → URI of the same artifact in it."""
+    folder = tmp_path_factory.mktemp("trainable_as")
+    return {name: export(trainable, f"{folder}/{name}", FormatParameters(output_format=name)) for name in OTHER_FORMATS}
 
 
 @pytest.fixture(scope="session")

@@ -143,8 +143,9 @@ def test_an_image_format(copy: Copy, small_run: Path) -> None:
     copy.follow("An image format")
     run(commands("An image format"), small_run, copy.folder)
     artifact = made(small_run, "webp", "preprocessed")
-    with artifact.open(artifact.files("test/")[0].path) as shard:
-        assert {sample.image[8:12] for sample in read_shard(shard)} == {b"WEBP"}
+    path = artifact.files("test/")[0].path
+    with artifact.open(path) as shard:
+        assert {sample.image[8:12] for sample in read_shard(shard, path)} == {b"WEBP"}
     assert made(small_run, "webp_model", "model").count("epochs") == 1
 
 

@@ -88,6 +88,8 @@ def test_what_is_no_finite_number_is_refused_as_one(
         (IngestParameters, {"member": 3}, "--member"),
         (PreprocessParameters, {"resize": "stretch"}, "--resize"),
         (PreprocessParameters, {"image_format": "JPEG"}, "--image-format"),
+        (PreprocessParameters, {"output_format": "tfrecord"}, "--output-format"),
+        (PreprocessParameters, {"output_format": "webdataset", "image_format": "tensor"}, "--output-format"),
         (PreprocessParameters, {"image_size": 224.5}, "--image-size"),
         (PreprocessParameters, {"split": "0.9,0.1"}, "--split"),
         (PreprocessParameters, {"split": "0.9,0.05,0.06"}, "--split"),

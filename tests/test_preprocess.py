@@ -64,7 +64,7 @@ def content(uri: str) -> dict[str, bytes]:
 def samples(artifact: Artifact, split: str) -> Iterator[Sample]:
     for file in artifact.files(f"{split}/"):
         with artifact.open(file.path) as shard:
-            yield from read_shard(shard)
+            yield from read_shard(shard, file.path)
 
 
 def rejects(artifact: Artifact) -> list[Reject]:
@@ -306,7 +306,8 @@ def test_a_job_killed_ten_times_ends_with_the_same_bytes(site: Site, small_sampl
         """The pages of the images in shards that are done."""
         infos = [ShardInfo.from_json(path.read_bytes()) for path in output.glob("progress/*/*.json")]
         shards = [output / file.path for info in infos for file in info.files if file.path.endswith(".avro")]
-        return {f"/{Path(s.image_url).name}" for shard in shards for s in read_shard(io.BytesIO(shard.read_bytes()))}
+        opened = (read_shard(io.BytesIO(shard.read_bytes()), shard.name) for shard in shards)
+        return {f"/{Path(sample.image_url).name}" for samples in opened for sample in samples}
 
     for attempt in range(10):
         done, before = finished(), site.hits.copy()

@@ -12,6 +12,7 @@ from beam_jobs.preprocess import run
 from captionflow.core.artifact import open_artifact
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.records import ImageCaption
+from captionflow.core.shards import SHARD_FORMATS
 from captionflow.preprocess.parameters import PreprocessParameters
 from tests.ingesting import ingest_records
 from tests.servers import Site, send
@@ -52,8 +53,9 @@ def assert_equal(ours: str, clean: str) -> None:
     assert open_artifact(ours).manifest.sha256 == open_artifact(clean).manifest.sha256
 
 
-def test_only_what_may_succeed_now_is_fetched_again(site: Site, job: Job) -> None:
-    earlier = job("earlier")
+@pytest.mark.parametrize("output_format", SHARD_FORMATS)
+def test_only_what_may_succeed_now_is_fetched_again(site: Site, job: Job, output_format: str) -> None:
+    earlier = job("earlier", output_format=output_format)
     assert open_artifact(earlier).manifest.counts["rejected"] == {"http_404": 1, "http_503": 1}
     heal(site)
     again = job("again", reuse=earlier)
@@ -98,13 +100,25 @@ def test_another_url_is_another_image(site: Site, job: Job, tmp_path: Path) -> N
     assert set(site.hits) == {"/new.jpg"}
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: data[:-1] + b"x"], ids=["cut", "changed"])
-def test_a_shard_that_was_damaged_is_fetched_again(site: Site, job: Job, damage: Callable[[bytes], bytes]) -> None:
-    earlier = job("earlier", images=4)
+@pytest.mark.parametrize(
+    ("output_format", "damage"),
+    [
+        ("avro", lambda data: data[:-40]),
+        ("avro", lambda data: data[:-1] + b"x"),
+        ("webdataset", lambda data: data[:-1024]),
+        ("webdataset", lambda data: data[:-1] + b"x"),
+        ("parquet", lambda data: data[:-40]),
+        ("parquet", lambda data: data.replace(b".jpg", b".gif")),
+    ],
+)
+def test_a_shard_that_was_damaged_is_fetched_again(
+    site: Site, job: Job, output_format: str, damage: Callable[[bytes], bytes]
+) -> None:
+    earlier = job("earlier", images=4, output_format=output_format)
     site.hits.clear()
     job("first", images=4, reuse=earlier)
     assert not site.hits
-    shard = next(Path(earlier).glob("train/*.avro"))
+    (shard,) = Path(earlier).glob("train/*")
     shard.write_bytes(damage(shard.read_bytes()))
     again = job("second", images=4, reuse=earlier)
     assert len(site.hits) == 4

@@ -265,11 +265,11 @@ def test_shards_from_before_there_were_scores_can_be_read_and_new_ones_by_their_
     file = io.BytesIO()
     fastavro.writer(file, old, [record])
     file.seek(0)
-    assert list(read_shard(file)) == [replace(sample, scores={})]
+    assert list(read_shard(file, "train/0.avro")) == [replace(sample, scores={})]
     file = io.BytesIO()
     fastavro.writer(file, Sample.AVRO_SCHEMA, [record])
     file.seek(0)
-    assert list(read_shard(file)) == [sample]
+    assert list(read_shard(file, "train/0.avro")) == [sample]
     file.seek(0)
     (read,) = fastavro.reader(file, old)
     assert read == {name: value for name, value in record.items() if name != "scores"}

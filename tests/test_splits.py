@@ -222,7 +222,7 @@ def test_shards_from_before_there_were_raw_captions_can_be_read_and_new_ones_by_
     file = io.BytesIO()
     fastavro.writer(file, old, [{**sample.to_avro(), "captions": [{"id": 7, "text": "a dog"}]}])
     file.seek(0)
-    assert list(read_shard(file)) == [replace(sample, captions=(Caption(7, "a dog", ""),))]
+    assert list(read_shard(file, "train/00000-of-00001.avro")) == [replace(sample, captions=(Caption(7, "a dog", ""),))]
     file = io.BytesIO()
     fastavro.writer(file, Sample.AVRO_SCHEMA, [sample.to_avro()])
     file.seek(0)

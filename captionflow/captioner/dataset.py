@@ -94,7 +94,7 @@ class Samples(IterableDataset[Sample]):
     def _read(self, shards: list[FileInfo]) -> Iterator[Sample]:
         for file in shards:
             with self._artifact.parse(file.path, check=self._check) as shard:
-                yield from read_shard(shard)
+                yield from read_shard(shard, file.path)
 
 
 class Collate:

@@ -1,7 +1,7 @@
 """Train: the preprocessed artifact → the model artifact.
 
-It needs only torch, numpy, Pillow, fastavro, fsspec, safetensors and tqdm, and MLflow for tracking. Two runs on the
-same CPU give identical weights.
+It needs only torch, numpy, Pillow, fastavro, pyarrow, fsspec, safetensors and tqdm, and MLflow for tracking. Two runs
+on the same CPU give identical weights.
 """
 
 import json

@@ -12,10 +12,11 @@ import typer
 
 from captionflow.captioner.parameters import CaptionParameters
 from captionflow.cli import kfp, tfx
-from captionflow.cli.options import expand, register
+from captionflow.cli.options import expand, print_uri, register
 from captionflow.core.errors import CaptionFlowError
 from captionflow.core.steps import STEPS
 from captionflow.core.terminal import one_line, printable
+from captionflow.preprocess.parameters import FormatParameters
 
 app = typer.Typer(
     help="From a captioned-image collection to a trained, evaluated captioning model. "
@@ -64,6 +65,19 @@ def caption(
 
     for image, text in caption(images, model, parameters.beam_size):
         print(f"{image}\t{one_line(text)}")
+
+
+@app.command()
+@expand(FormatParameters)
+def export(
+    uri: Annotated[str, typer.Argument(help="URI of a preprocessed artifact.")],
+    output: Annotated[str, typer.Option(help="URI of the artifact to make: a path, gs://, s3://, …")],
+    parameters: FormatParameters,
+) -> None:
+    """Turn a preprocessed artifact into one whose shards are of another format."""
+    from captionflow.preprocess.export import export
+
+    print_uri(export(uri, output, parameters))
 
 
 @app.command()

@@ -66,7 +66,7 @@ def command_of(step: Step) -> Callable[..., None]:
         if INPUTS in run_id:
             run_id = run_id.replace(INPUTS, _digest(uris, checked))
         uri = artifact_uri(output, PIPELINE, run_id, step.output) if run_id else output
-        _print_uri(step.run(uris, uri, checked), uri_file)
+        print_uri(step.run(uris, uri, checked), uri_file)
 
     of_output = inspect.signature(_output_options, eval_str=True).parameters.values()
     of_step = [_option(parameters, name, schema) for name, schema in parameters.json_schema().items()]
@@ -87,7 +87,13 @@ def _uri_option(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 
-def _print_uri(uri: str, file: Path | None) -> None:
+def print_uri(uri: str, file: Path | None = None) -> None:
+    """Print the URI of the artifact that a command made, and write it to `file`.
+
+    Raises:
+        InvalidInputError: `file` cannot be written.
+        StepFailedError: stdout cannot be written.
+    """
     if file:
         _write(file, uri)
     try:

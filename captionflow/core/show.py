@@ -9,7 +9,8 @@ from typing import Any
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.lineage import Node, render, section
-from captionflow.core.records import CAPTIONS, SPLITS, ImageCaption
+from captionflow.core.records import CAPTIONS, ImageCaption
+from captionflow.core.shards import read_shard, shards_of
 from captionflow.core.steps import INGESTED, PAGES, PREPROCESSED, STEPS
 from captionflow.core.terminal import one_line
 
@@ -74,12 +75,9 @@ def _captions(artifact: Artifact) -> Iterator[str]:
             for row in map(ImageCaption.from_json, lines):
                 yield f"{row.id} of image {row.image_id}, {row.image_url}: {row.caption}"
     elif artifact.manifest.kind == PREPROCESSED:
-        from captionflow.core.shards import SHARD_SUFFIX, read_shard  # wants a package that not every step does
-
-        files = [file for split in SPLITS for file in artifact.files(f"{split}/") if file.path.endswith(SHARD_SUFFIX)]
-        for file in files:
+        for file in shards_of(artifact):
             with artifact.parse(file.path) as shard:
-                for sample in read_shard(shard):
+                for sample in read_shard(shard, file.path):
                     for caption in sample.captions:
                         yield f"{caption.id} of image {sample.image_id}, {sample.image_url}: {caption.text}"
 

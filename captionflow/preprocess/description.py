@@ -1,13 +1,13 @@
 """What tells of a preprocessed artifact: a page to look at, and metadata in Croissant's format."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from captionflow.core.draft import Draft
 from captionflow.core.manifest import FileInfo
 from captionflow.core.steps import DATASET_PAGE
 from captionflow.preprocess.croissant import CROISSANT, croissant
-from captionflow.preprocess.page import by_split, dataset_page
+from captionflow.preprocess.page import Split, by_split, dataset_page
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.revision import example_groups
 from captionflow.preprocess.shards import ShardInfo
@@ -20,9 +20,15 @@ def describe(draft: Draft, infos: Iterable[ShardInfo]) -> list[FileInfo]:
     splits = by_split(infos)
     page = dataset_page(splits, parameters, example_groups(infos))
     files = sorted((info.files[0] for info in infos), key=lambda file: file.path)
-    metadata = croissant(splits, files, parameters)
     return [
         # Rejects of an artifact that is reused may hold halves of surrogate pairs, which have no UTF-8.
         draft.put(DATASET_PAGE, page.encode(errors="backslashreplace")),
-        draft.put(CROISSANT, json.dumps(metadata, indent=2).encode()),
+        metadata_file(draft, splits, files, parameters),
     ]
+
+
+def metadata_file(
+    draft: Draft, splits: Sequence[Split], shards: Sequence[FileInfo], parameters: PreprocessParameters
+) -> FileInfo:
+    """Write the metadata alone into the draft; see `croissant`."""
+    return draft.put(CROISSANT, json.dumps(croissant(splits, shards, parameters), indent=2).encode())

@@ -112,7 +112,7 @@ def excluded_pictures(file: FileInfo, uri: str) -> Iterator[Picture]:
         InvalidInputError: the file differs from its manifest.
     """
     with part_of(uri, (file,)).parse(file.path) as shard:
-        for sample in read_shard(shard):
+        for sample in read_shard(shard, file.path):
             each = StoredPicture.of(sample)
             yield Picture(Place(0, each.image_id, _EXCLUDED), each.sha256, each.perceptual_hash)
 

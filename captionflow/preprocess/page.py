@@ -46,6 +46,10 @@ class Split:
         """Return what was counted under a name."""
         return self.statistics.numbers.get(name, {})
 
+    def __add__(self, other: "Split") -> "Split":
+        """Return this split with more shards."""
+        return Split(self.name, self.counts + other.counts, Statistics.merged([self.statistics, other.statistics]))
+
 
 @dataclass(frozen=True)
 class Bar:

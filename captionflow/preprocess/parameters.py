@@ -7,6 +7,8 @@ from captionflow.core.errors import InvalidInputError
 from captionflow.core.languages import LANGUAGES
 from captionflow.core.licenses import COCO_LICENSES
 from captionflow.core.parameters import URI, Parameters, RejectParameters, parameter
+from captionflow.core.sample_rows import ending_of
+from captionflow.core.shards import SHARD_FORMATS
 from captionflow.images.formats import HASH_BITS
 from captionflow.images.parameters import (
     HashParameters,
@@ -156,12 +158,24 @@ class DuplicateParameters(HashParameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardParameters(Parameters):
-    """How the images are divided into splits and shards."""
+class FormatParameters(Parameters):
+    """The format of the shards."""
 
+    output_format: str = parameter(
+        "avro",
+        "Format of the shards. avro: all in one record; webdataset: tar files that hold KEY.jpg, KEY.txt and KEY.json; "
+        "parquet: a row for each image.",
+        enum=[*SHARD_FORMATS],
+    )
     avro_codec: Literal["null", "deflate"] = parameter(
         "null", "Compression of the Avro blocks; worth it for tensor only."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardParameters(FormatParameters):
+    """How the images are divided into splits and shards."""
+
     split: str = parameter(
         "0.9,0.05,0.05",
         "Shares of the images for train, validation and test; they add up to 1. Of images whose source gives several "
@@ -206,6 +220,11 @@ class PreprocessParameters(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output_format == "webdataset" and not ending_of(self.image_format):
+            raise InvalidInputError(
+                f"--output-format: webdataset holds picture files, and --image-format {self.image_format} makes none; "
+                "choose jpeg, png or another format of shards"
+            )
         for name, preset in PRESETS[self.filters].items():
             if not getattr(self, name):
                 object.__setattr__(self, name, preset)

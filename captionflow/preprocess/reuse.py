@@ -5,22 +5,20 @@ picture, never the picture itself.
 """
 
 import hashlib
-import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import IO
-
-import fastavro
+from typing import IO, cast
 
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.manifest import FileInfo
 from captionflow.core.records import REJECTS, Reject, Sample
-from captionflow.core.shards import SHARD_SUFFIX, read_shard
+from captionflow.core.shards import format_of, shards_of
 from captionflow.core.steps import PREPROCESSED
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import file_system
@@ -44,12 +42,15 @@ _REJECT_PARAMETERS = (
     *_FILTER_PARAMETERS,
 )
 
+# Parts of shards that are kept in memory, each of a megabyte or one picture at most, and those that are read at a time.
+_PARTS_AT_HAND, _PARTS_AT_ONCE = 32, 64
+
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """An image in an earlier run: the Avro block of a shard that holds it, or the reason of its Reject."""
+    """An image in an earlier run: the part of a shard that holds it, or the reason of its Reject."""
 
     image_id: int
     image_url: str
@@ -89,7 +90,7 @@ def open_earlier(uri: str, parameters: PreprocessParameters) -> EarlierArtifact:
                 f"--reuse: {uri} was made with {name} {earlier.get(name)}, not {wanted[name]}; "
                 "give the same, or no --reuse"
             )
-    files = [file for file in artifact.manifest.files if file.path.endswith(SHARD_SUFFIX)]
+    files = shards_of(artifact)
     if all(earlier.get(name) == wanted[name] for name in _REJECT_PARAMETERS):
         files += artifact.files(f"{REJECTS}/")
     return EarlierArtifact(artifact, files)
@@ -112,10 +113,10 @@ def index(file: FileInfo, uri: str) -> list[Earlier]:
 
 
 def _earlier(source: "_HashingReader", path: str) -> Iterator[Earlier]:
-    if path.endswith(SHARD_SUFFIX):
-        for block in fastavro.block_reader(source, Sample.AVRO_SCHEMA):  # type: ignore[arg-type]
-            for sample in map(Sample.from_avro, block):
-                yield Earlier(sample.image_id, sample.image_url, path, block.offset, block.size)
+    if not path.startswith(f"{REJECTS}/"):
+        for part in format_of(path).parts(cast(IO[bytes], source)):
+            for sample in part.samples:
+                yield Earlier(sample.image_id, sample.image_url, path, part.offset, part.size)
         return
     for reject in map(Reject.from_json, source.read().splitlines()):
         is_of_image = reject.stage == "images" or reject.reason in REASONS
@@ -137,6 +138,9 @@ class _HashingReader:
     def tell(self) -> int:
         return self._file.tell()
 
+    def seekable(self) -> bool:
+        return False
+
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
@@ -148,14 +152,17 @@ class EarlierPictures:
     def __init__(self, uri: str) -> None:
         self._fs, self._root = file_system(uri)
         self._header = lru_cache(maxsize=64)(self._read_header)
+        # A part may hold many pictures, which are asked for one after the other, by threads that must not all read it.
+        self._part = lru_cache(maxsize=_PARTS_AT_HAND)(self._read_part)
+        self._locks = [threading.Lock() for _ in range(_PARTS_AT_ONCE)]
 
     def read(self, earlier: Earlier) -> StoredImage | None:
         """Return the picture, or None if it cannot be read."""
+        place = earlier.path, earlier.offset, earlier.size
         try:
-            header = self._header(earlier.path)
-            block = self._bytes(earlier.path, earlier.offset, earlier.offset + earlier.size)
-            # Header and one block are an Avro file of their own.
-            for sample in read_shard(io.BytesIO(header + block)):
+            with self._locks[hash(place) % len(self._locks)]:
+                samples = self._part(*place)
+            for sample in samples:
                 if sample.image_id == earlier.image_id:
                     return StoredImage(
                         sample.image,
@@ -173,10 +180,11 @@ class EarlierPictures:
             )
         return None
 
+    def _read_part(self, path: str, offset: int, size: int) -> list[Sample]:
+        header = self._header(path)
+        data = bytes(self._fs.cat_file(f"{self._root}/{path}", offset, offset + size))
+        return list(format_of(path).read_part(header, data, offset))
+
     def _read_header(self, path: str) -> bytes:
         with self._fs.open(f"{self._root}/{path}", "rb") as file:
-            first = next(iter(fastavro.block_reader(file, Sample.AVRO_SCHEMA)))
-        return self._bytes(path, 0, first.offset)
-
-    def _bytes(self, path: str, start: int, end: int) -> bytes:
-        return bytes(self._fs.cat_file(f"{self._root}/{path}", start, end))
+            return format_of(path).header(file)

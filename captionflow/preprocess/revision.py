@@ -105,8 +105,8 @@ class _RevisedShard:
             before.parse(shard.path) as source,
             draft.output(shard.path) as new_shard,
         ):
-            samples = filter(None, map(self._revised, read_shard(source)))
-            write_shard(new_shard, self._info.name, samples, self._parameters.avro_codec)
+            samples = filter(None, map(self._revised, read_shard(source, shard.path)))
+            write_shard(new_shard, self._info.name, samples, self._parameters)
         with draft.output(rejects.path) as new_rejects:
             new_rejects.write(before.read(rejects.path))
             for reject in self._rejects:

@@ -23,7 +23,8 @@ from captionflow.preprocess.statistics import (
     most_common,
 )
 
-_MOST_NAMES = 20
+MOST_NAMES = 20
+"""Licences, and hosts that failed, that a shard names."""
 
 
 class Survey:
@@ -88,7 +89,7 @@ class Survey:
         numbers = {name: dict(sorted(counts.items())) for name, counts in sorted(self._numbers.items())}
         for name in (LICENSES, FAILED_HOSTS):
             if name in numbers:
-                numbers[name] = most_common(numbers[name], _MOST_NAMES)
+                numbers[name] = most_common(numbers[name], MOST_NAMES)
         return Statistics(numbers, tuple(self._exhibits))
 
     def _count(self, name: str, values: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Write shards: fetch and process the images of each and put them into one Avro file, in order.
+"""Write shards: fetch and process the images of each and put them into one file, in order.
 
 Several shards are in work at a time, so that a slow image delays its own shard alone.
 """
@@ -13,7 +13,7 @@ from itertools import groupby
 from captionflow.core.draft import Draft
 from captionflow.core.manifest import FileInfo
 from captionflow.core.records import REJECTS, Caption, Reject, Sample, to_json_line
-from captionflow.core.shards import SHARD_SUFFIX, write_shard
+from captionflow.core.shards import SHARD_FORMATS, write_shard
 from captionflow.images.attempts import FetchError
 from captionflow.images.decode import ImageError
 from captionflow.images.filters import REASONS
@@ -83,8 +83,9 @@ class ShardWriter:
                 if image.sample:
                     yield image.sample
 
-        with draft.output(f"{name}{SHARD_SUFFIX}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
-            write_shard(shard, name, samples(), self._parameters.avro_codec)
+        suffix = SHARD_FORMATS[self._parameters.output_format].suffix
+        with draft.output(f"{name}{suffix}") as shard, draft.output(f"{REJECTS}/{name}.jsonl") as reject_file:
+            write_shard(shard, name, samples(), self._parameters)
         info = tally.info(task.key.split, (shard.info, reject_file.info))
         draft.put(sidecar_of(name), info.to_json())
         return info
