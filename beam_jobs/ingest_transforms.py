@@ -1,0 +1,145 @@
+"""PTransforms of the ingest job.
+
+What travels between them is ids and digests, never a row: whoever needs the rows of a file reads it. Not for streaming
+input: the rules need all captions of an id or an image.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+from apache_beam.pvalue import AsDict, TaggedOutput
+
+from captionflow.core.draft import Draft
+from captionflow.core.manifest import Parent
+from captionflow.sources import parts, rules
+from captionflow.sources.expansion import SourceFile
+from captionflow.sources.opening import open_file
+from captionflow.sources.parameters import IngestParameters
+from captionflow.sources.parts import FilePart, WrittenPart
+from captionflow.sources.rules import Caption
+
+ImageRow = tuple[int, Caption]
+Verdict = tuple[int, int]
+_FILES, _REFUSED = "files", "refused"
+# Of no row: so that each file has a group of verdicts.
+_NONE = -1
+
+
+class ListFiles(beam.PTransform[beam.Pipeline, beam.PCollection[FilePart]]):
+    """The files of the sources, for workers to share."""
+
+    def __init__(self, files: list[SourceFile]) -> None:
+        super().__init__()
+        self._parts = [FilePart(number, len(files), file) for number, file in enumerate(files)]
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[FilePart]:
+        """Nothing → FileParts."""
+        return pipeline | beam.Create(self._parts) | beam.Reshuffle()
+
+
+class ReadKeys(beam.PTransform[beam.PCollection[FilePart], beam.pvalue.DoOutputsTuple]):
+    """Read each file for what the rules must know of its rows."""
+
+    def __init__(self, parameters: IngestParameters) -> None:
+        super().__init__()
+        self._do_fn = _ReadKeys(parameters)
+
+    def expand(self, files: beam.PCollection[FilePart]) -> beam.pvalue.DoOutputsTuple:
+        """FileParts → (caption id, (image id, Caption)), and number → (FilePart, Parent)."""
+        return files | beam.ParDo(self._do_fn).with_outputs(_FILES, main="keys")
+
+
+class ApplyRules(beam.PTransform[beam.PCollection[tuple[int, ImageRow]], beam.pvalue.DoOutputsTuple]):
+    """Find the captions that the rules refuse, by two shuffles: one by the captions' ids, one by the images'."""
+
+    def __init__(self, max_captions: int) -> None:
+        super().__init__()
+        self._max_captions = max_captions
+
+    def expand(
+        self, keys: beam.PCollection[tuple[int, ImageRow]]
+    ) -> tuple[beam.PCollection[Verdict], beam.PCollection[tuple[str | None, int]]]:
+        """(caption id, (image id, Caption)) → verdicts, and split → number of images."""
+        first, of_ids = keys | beam.GroupByKey() | beam.ParDo(_OfIds()).with_outputs(_REFUSED, main="first")
+        images = first | "GroupByImage" >> beam.GroupByKey()
+        splits, of_images = images | beam.ParDo(_OfImages(self._max_captions)).with_outputs(_REFUSED, main="splits")
+        return (of_ids, of_images) | beam.Flatten(), splits | beam.combiners.Count.PerElement()
+
+
+class WriteParts(beam.PTransform[beam.PCollection[Verdict], beam.PCollection[WrittenPart]]):
+    """Read each file again, and write what the rules leave of it.
+
+    Args:
+        files: as `ReadKeys` gives them.
+    """
+
+    def __init__(
+        self, files: beam.PCollection[tuple[int, tuple[FilePart, Parent]]], draft: Draft, parameters: IngestParameters
+    ) -> None:
+        super().__init__()
+        self._files, self._arguments = files, (draft, parameters)
+
+    def expand(self, verdicts: beam.PCollection[Verdict]) -> beam.PCollection[WrittenPart]:
+        """Verdicts → WrittenParts."""
+        each = self._files | beam.MapTuple(lambda number, _: (number, _NONE))
+        groups = (verdicts, each) | beam.Flatten() | beam.GroupByKey()
+        return groups | beam.Map(_write_part, AsDict(self._files), *self._arguments)
+
+
+class JoinParts(beam.PTransform[beam.PCollection[WrittenPart], beam.PCollection[str]]):
+    """Gather the parts, join them in their order, and write the manifest, last of all.
+
+    Args:
+        images: split → number of images.
+    """
+
+    def __init__(
+        self, images: beam.PCollection[tuple[str | None, int]], draft: Draft, parameters: IngestParameters
+    ) -> None:
+        super().__init__()
+        self._images, self._arguments = images, (draft, parameters)
+
+    def expand(self, written: beam.PCollection[WrittenPart]) -> beam.PCollection[str]:
+        """WrittenParts → the URI of the artifact, once."""
+        return written | beam.combiners.ToList() | beam.Map(parts.join, AsDict(self._images), *self._arguments)
+
+
+@beam.typehints.with_output_types(tuple[int, tuple[int, tuple[int, bytes, int]]])
+class _ReadKeys(beam.DoFn):
+    def __init__(self, parameters: IngestParameters) -> None:
+        self._parameters = parameters
+
+    def process(self, part: FilePart) -> Iterator[tuple[int, ImageRow] | TaggedOutput]:
+        with open_file(part.file, self._parameters) as source:
+            yield TaggedOutput(_FILES, (part.number, (part, source.parent)))
+            yield from parts.rows_of(part, source, self._parameters)
+
+
+@beam.typehints.with_output_types(tuple[int, tuple[int, bytes, int]])
+class _OfIds(beam.DoFn):
+    def process(self, group: tuple[int, Iterable[ImageRow]]) -> Iterator[ImageRow | TaggedOutput]:
+        first, others = rules.of_one_id(group[1])
+        yield first
+        for place in others:
+            yield TaggedOutput(_REFUSED, parts.verdict(place, rules.DUPLICATE))
+
+
+class _OfImages(beam.DoFn):
+    def __init__(self, max_captions: int) -> None:
+        self._max_captions = max_captions
+
+    def process(self, group: tuple[int, Iterable[Caption]]) -> Iterator[str | TaggedOutput | None]:
+        split, refused = rules.of_one_image(group[1], self._max_captions)
+        yield split
+        for place, reason in refused:
+            yield TaggedOutput(_REFUSED, parts.verdict(place, reason))
+
+
+def _write_part(
+    group: tuple[int, Iterable[int]],
+    files: dict[int, tuple[FilePart, Parent]],
+    draft: Draft,
+    parameters: IngestParameters,
+) -> WrittenPart:
+    number, verdicts = group
+    return parts.write_part(*files[number], (verdict for verdict in verdicts if verdict != _NONE), draft, parameters)
