@@ -26,6 +26,8 @@ from captionflow.sources.expansion import SourceFile
 from captionflow.sources.parameters import IngestParameters
 from captionflow.sources.parts import FilePart, judged, rows_of, verdict
 from tests.processes import captionflow
+from tests.recipes import ROOT, commands
+from tests.recipes import run as run_commands
 from tests.servers import Site, send
 from tests.tables import parquet
 from tests.test_ingest import HEADER, coco, jsonl, row
@@ -123,6 +125,15 @@ def test_a_job_makes_the_artifact_that_one_process_makes(
     assert content(job.uri) == content(in_one_process.uri)
     assert job.manifest.sha256 == in_one_process.manifest.sha256
     assert "run" in job.manifest.to_json().decode()
+
+
+def test_the_command_of_the_page_is_run(tmp_path: Path) -> None:
+    (tmp_path / "artifacts" / "laion").mkdir(parents=True)
+    for name in ("part-0", "part-1", "held-out"):
+        table = parquet({"URL": [f"http://images/{name}.jpg"], "TEXT": ["a cat"]})
+        (tmp_path / "artifacts" / "laion" / f"{name}.parquet").write_bytes(table)
+    run_commands(commands("As a Beam job", ROOT / "docs" / "data.md"), tmp_path, ROOT)
+    assert open_artifact(f"{tmp_path}/artifacts/on_beam").manifest.counts["splits"] == {"train": 2, "val": 1}
 
 
 def test_a_job_of_one_file_is_the_same_too(tmp_path: Path) -> None:

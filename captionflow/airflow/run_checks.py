@@ -24,6 +24,7 @@ def check_run(context: Context) -> None:
     for step in workflow():
         read(step.parameters_class, context)
         artifact(context, step.output)
-    for runner in {read(RunnerParameters, context).runner, read(IngestRunnerParameters, context).ingest_runner}:
+    runners = read(RunnerParameters, context).runner, read(IngestRunnerParameters, context).ingest_runner
+    for runner in dict.fromkeys(runners):
         if runner != NO_RUNNER:
             job_options(context, runner)
