@@ -67,8 +67,8 @@ def run(output: str, parameters: IngestParameters, beam_arguments: list[str]) ->
     with failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         keys, read = pipeline | transforms.ListFiles(files) | transforms.ReadKeys(parameters)
         verdicts, images = keys | transforms.ApplyRules(parameters.max_captions)
-        parts = verdicts | transforms.WriteParts(read, draft, parameters)
-        _ = parts | transforms.JoinParts(images, draft, parameters)
+        parts = (read, verdicts) | transforms.WriteParts(draft, parameters)
+        _ = (parts, images) | transforms.JoinParts(draft, parameters)
     return open_artifact(draft.uri, INGESTED).uri
 
 

@@ -19,10 +19,15 @@ from captionflow.sources.parts import FilePart, WrittenPart
 from captionflow.sources.rules import Caption
 
 ImageRow = tuple[int, Caption]
+ReadFile = tuple[int, tuple[FilePart, Parent]]
 Verdict = tuple[int, int]
+Images = tuple[str | None, int]
+Keys = beam.PCollection[tuple[int, ImageRow]]
+FilesAndVerdicts = tuple[beam.PCollection[ReadFile], beam.PCollection[Verdict]]
+PartsAndImages = tuple[beam.PCollection[WrittenPart], beam.PCollection[Images]]
 _FILES, _REFUSED = "files", "refused"
-# Of no row: so that each file has a group of verdicts.
-_NONE = -1
+# A verdict on no row, so that each file has a group of them.
+_NO_ROW = -1
 
 
 class ListFiles(beam.PTransform[beam.Pipeline, beam.PCollection[FilePart]]):
@@ -49,16 +54,14 @@ class ReadKeys(beam.PTransform[beam.PCollection[FilePart], beam.pvalue.DoOutputs
         return files | beam.ParDo(self._do_fn).with_outputs(_FILES, main="keys")
 
 
-class ApplyRules(beam.PTransform[beam.PCollection[tuple[int, ImageRow]], beam.pvalue.DoOutputsTuple]):
+class ApplyRules(beam.PTransform[Keys, tuple[beam.PCollection[Verdict], beam.PCollection[Images]]]):
     """Find the captions that the rules refuse, by two shuffles: one by the captions' ids, one by the images'."""
 
     def __init__(self, max_captions: int) -> None:
         super().__init__()
         self._max_captions = max_captions
 
-    def expand(
-        self, keys: beam.PCollection[tuple[int, ImageRow]]
-    ) -> tuple[beam.PCollection[Verdict], beam.PCollection[tuple[str | None, int]]]:
+    def expand(self, keys: Keys) -> tuple[beam.PCollection[Verdict], beam.PCollection[Images]]:
         """(caption id, (image id, Caption)) → verdicts, and split → number of images."""
         first, of_ids = keys | beam.GroupByKey() | beam.ParDo(_OfIds()).with_outputs(_REFUSED, main="first")
         images = first | "GroupByImage" >> beam.GroupByKey()
@@ -66,42 +69,32 @@ class ApplyRules(beam.PTransform[beam.PCollection[tuple[int, ImageRow]], beam.pv
         return (of_ids, of_images) | beam.Flatten(), splits | beam.combiners.Count.PerElement()
 
 
-class WriteParts(beam.PTransform[beam.PCollection[Verdict], beam.PCollection[WrittenPart]]):
-    """Read each file again, and write what the rules leave of it.
+class WriteParts(beam.PTransform[FilesAndVerdicts, beam.PCollection[WrittenPart]]):
+    """Read each file again, and write what the rules leave of it."""
 
-    Args:
-        files: as `ReadKeys` gives them.
-    """
-
-    def __init__(
-        self, files: beam.PCollection[tuple[int, tuple[FilePart, Parent]]], draft: Draft, parameters: IngestParameters
-    ) -> None:
+    def __init__(self, draft: Draft, parameters: IngestParameters) -> None:
         super().__init__()
-        self._files, self._arguments = files, (draft, parameters)
+        self._arguments = draft, parameters
 
-    def expand(self, verdicts: beam.PCollection[Verdict]) -> beam.PCollection[WrittenPart]:
-        """Verdicts → WrittenParts."""
-        each = self._files | beam.MapTuple(lambda number, _: (number, _NONE))
+    def expand(self, inputs: FilesAndVerdicts) -> beam.PCollection[WrittenPart]:
+        """Files, as `ReadKeys` gives them, and verdicts → WrittenParts."""
+        files, verdicts = inputs
+        each = files | beam.MapTuple(lambda number, _: (number, _NO_ROW))
         groups = (verdicts, each) | beam.Flatten() | beam.GroupByKey()
-        return groups | beam.Map(_write_part, AsDict(self._files), *self._arguments)
+        return groups | beam.Map(_write_part, AsDict(files), *self._arguments)
 
 
-class JoinParts(beam.PTransform[beam.PCollection[WrittenPart], beam.PCollection[str]]):
-    """Gather the parts, join them in their order, and write the manifest, last of all.
+class JoinParts(beam.PTransform[PartsAndImages, beam.PCollection[str]]):
+    """Gather the parts, join them in their order, and write the manifest, last of all."""
 
-    Args:
-        images: split → number of images.
-    """
-
-    def __init__(
-        self, images: beam.PCollection[tuple[str | None, int]], draft: Draft, parameters: IngestParameters
-    ) -> None:
+    def __init__(self, draft: Draft, parameters: IngestParameters) -> None:
         super().__init__()
-        self._images, self._arguments = images, (draft, parameters)
+        self._arguments = draft, parameters
 
-    def expand(self, written: beam.PCollection[WrittenPart]) -> beam.PCollection[str]:
-        """WrittenParts → the URI of the artifact, once."""
-        return written | beam.combiners.ToList() | beam.Map(parts.join, AsDict(self._images), *self._arguments)
+    def expand(self, inputs: PartsAndImages) -> beam.PCollection[str]:
+        """WrittenParts, and split → number of images → the URI of the artifact, once."""
+        written, images = inputs
+        return written | beam.combiners.ToList() | beam.Map(parts.join, AsDict(images), *self._arguments)
 
 
 @beam.typehints.with_output_types(tuple[int, tuple[int, tuple[int, bytes, int]]])
@@ -142,4 +135,4 @@ def _write_part(
     parameters: IngestParameters,
 ) -> WrittenPart:
     number, verdicts = group
-    return parts.write_part(*files[number], (verdict for verdict in verdicts if verdict != _NONE), draft, parameters)
+    return parts.write_part(*files[number], (verdict for verdict in verdicts if verdict != _NO_ROW), draft, parameters)

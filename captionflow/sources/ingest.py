@@ -4,7 +4,6 @@ All in one process, which holds what `captionflow.sources.rules` must know of th
 same artifact of parts that workers share.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 from tqdm import tqdm
@@ -46,7 +45,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     return draft.uri
 
 
-def _shown(rows: Rows, bar: "tqdm[None]") -> Iterator:
+def _shown(rows: Rows, bar: "tqdm[None]") -> Rows:
     for row in rows:
         bar.update()
         yield row
