@@ -16,8 +16,9 @@ _NAMES = "|".join(_ERRORS)
 
 def hide_tracebacks() -> None:
     """Keep out of the log what `failures_in_one_line` raises."""
-    for name in ("worker.sdk_worker", "common"):
-        logging.getLogger(f"apache_beam.runners.{name}").addFilter(_is_no_failure)
+    # What processes of their own say comes by the root's, in a text.
+    for name in ("", "apache_beam.runners.worker.sdk_worker", "apache_beam.runners.common"):
+        logging.getLogger(name).addFilter(_is_no_failure)
 
 
 @contextmanager

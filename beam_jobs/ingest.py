@@ -31,14 +31,15 @@ def ingest(output: str, parameters: IngestJobParameters) -> str:
             _LOG.warning("ingest: Beam's options have no effect without --ingest-runner")
         return ingest_in_one_process(output, recorded)
     hide_tracebacks()
-    placement = {"runner": parameters.ingest_runner, **dataflow_options(parameters)}
-    return run(output, recorded, [*(f"--{name}={value}" for name, value in placement.items()), *parameters.beam_options])
+    placement = (f"--{name}={value}" for name, value in dataflow_options(parameters).items())
+    return run(output, recorded, parameters.ingest_runner, [*placement, *parameters.beam_options])
 
 
-def run(output: str, parameters: IngestParameters, beam_arguments: list[str]) -> str:
+def run(output: str, parameters: IngestParameters, runner: str, beam_arguments: list[str]) -> str:
     """Build the pipeline, run it to its end, and return the artifact's URI.
 
     Args:
+        runner: Beam's name of it.
         beam_arguments: Beam's own options, as on a command line.
 
     Raises:
@@ -47,6 +48,8 @@ def run(output: str, parameters: IngestParameters, beam_arguments: list[str]) ->
     """
     files = list_files(parameters)
     check_output(files, output)
+    if runner == DATAFLOW:
+        _check_reach(files)
     try:
         import apache_beam as beam
     except ModuleNotFoundError as error:
@@ -54,14 +57,11 @@ def run(output: str, parameters: IngestParameters, beam_arguments: list[str]) ->
             "--ingest-runner: Apache Beam is not installed here; install CaptionFlow's extra 'preprocessing', or leave "
             "the option out"
         ) from error
-    from apache_beam.options.pipeline_options import StandardOptions
 
     from beam_jobs import ingest_transforms as transforms
 
-    options = beam_options(beam_arguments)
+    options = beam_options([f"--runner={runner}", *beam_arguments])
     check_complete(options)
-    if options.view_as(StandardOptions).runner == DATAFLOW:
-        _check_reach(files)
     draft = begin(output, INGESTED, parameters.to_json(), [])
     _LOG.info("ingest: %d files", len(files))
     with failures_in_one_line(), beam.Pipeline(options=options) as pipeline:

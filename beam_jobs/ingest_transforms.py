@@ -5,6 +5,7 @@ input: the rules need all captions of an id or an image.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, TaggedOutput
@@ -47,11 +48,12 @@ class ReadKeys(beam.PTransform[beam.PCollection[FilePart], beam.pvalue.DoOutputs
 
     def __init__(self, parameters: IngestParameters) -> None:
         super().__init__()
-        self._do_fn = _ReadKeys(parameters)
+        self._parameters = parameters
 
     def expand(self, files: beam.PCollection[FilePart]) -> beam.pvalue.DoOutputsTuple:
         """FileParts → (caption id, (image id, Caption)), and number → (FilePart, Parent)."""
-        return files | beam.ParDo(self._do_fn).with_outputs(_FILES, main="keys")
+        read = beam.FlatMap(_read_keys, self._parameters).with_output_types(tuple[int, ImageRow])
+        return files | read.with_outputs(_FILES, main="keys")
 
 
 class ApplyRules(beam.PTransform[Keys, tuple[beam.PCollection[Verdict], beam.PCollection[Images]]]):
@@ -63,9 +65,10 @@ class ApplyRules(beam.PTransform[Keys, tuple[beam.PCollection[Verdict], beam.PCo
 
     def expand(self, keys: Keys) -> tuple[beam.PCollection[Verdict], beam.PCollection[Images]]:
         """(caption id, (image id, Caption)) → verdicts, and split → number of images."""
-        first, of_ids = keys | beam.GroupByKey() | beam.ParDo(_OfIds()).with_outputs(_REFUSED, main="first")
-        images = first | "GroupByImage" >> beam.GroupByKey()
-        splits, of_images = images | beam.ParDo(_OfImages(self._max_captions)).with_outputs(_REFUSED, main="splits")
+        by_id = beam.FlatMap(_of_one_id).with_output_types(ImageRow)
+        by_image = beam.FlatMap(_of_one_image, self._max_captions).with_output_types(str | None)
+        first, of_ids = keys | "GroupById" >> beam.GroupByKey() | by_id.with_outputs(_REFUSED, main="first")
+        splits, of_images = first | "GroupByImage" >> beam.GroupByKey() | by_image.with_outputs(_REFUSED, main="splits")
         return (of_ids, of_images) | beam.Flatten(), splits | beam.combiners.Count.PerElement()
 
 
@@ -97,35 +100,24 @@ class JoinParts(beam.PTransform[PartsAndImages, beam.PCollection[str]]):
         return written | beam.combiners.ToList() | beam.Map(parts.join, AsDict(images), *self._arguments)
 
 
-@beam.typehints.with_output_types(tuple[int, tuple[int, tuple[int, bytes, int]]])
-class _ReadKeys(beam.DoFn):
-    def __init__(self, parameters: IngestParameters) -> None:
-        self._parameters = parameters
-
-    def process(self, part: FilePart) -> Iterator[tuple[int, ImageRow] | TaggedOutput]:
-        with open_file(part.file, self._parameters) as source:
-            yield TaggedOutput(_FILES, (part.number, (part, source.parent)))
-            yield from parts.rows_of(part, source, self._parameters)
+def _read_keys(part: FilePart, parameters: IngestParameters) -> Iterator[Any]:
+    with open_file(part.file, parameters) as source:
+        yield TaggedOutput(_FILES, (part.number, (part, source.parent)))
+        yield from parts.rows_of(part, source, parameters)
 
 
-@beam.typehints.with_output_types(tuple[int, tuple[int, bytes, int]])
-class _OfIds(beam.DoFn):
-    def process(self, group: tuple[int, Iterable[ImageRow]]) -> Iterator[ImageRow | TaggedOutput]:
-        first, others = rules.of_one_id(group[1])
-        yield first
-        for place in others:
-            yield TaggedOutput(_REFUSED, parts.verdict(place, rules.DUPLICATE))
+def _of_one_id(group: tuple[int, Iterable[ImageRow]]) -> Iterator[Any]:
+    first, others = rules.of_one_id(group[1])
+    yield first
+    for place in others:
+        yield TaggedOutput(_REFUSED, parts.verdict(place, rules.DUPLICATE))
 
 
-class _OfImages(beam.DoFn):
-    def __init__(self, max_captions: int) -> None:
-        self._max_captions = max_captions
-
-    def process(self, group: tuple[int, Iterable[Caption]]) -> Iterator[str | TaggedOutput | None]:
-        split, refused = rules.of_one_image(group[1], self._max_captions)
-        yield split
-        for place, reason in refused:
-            yield TaggedOutput(_REFUSED, parts.verdict(place, reason))
+def _of_one_image(group: tuple[int, Iterable[Caption]], max_captions: int) -> Iterator[Any]:
+    split, refused = rules.of_one_image(group[1], max_captions)
+    yield split
+    for place, reason in refused:
+        yield TaggedOutput(_REFUSED, parts.verdict(place, reason))
 
 
 def _write_part(

@@ -49,7 +49,7 @@ class BeamOptions(Parameters):
 class RunnerParameters(Parameters):
     """Where the preprocess job runs."""
 
-    runner: Runner = parameter(
+    runner: Literal[Runner] = parameter(
         DIRECT,
         "Where the preprocess job runs; DirectRunner is the machine that starts it.",
         placement=True,
@@ -63,8 +63,8 @@ class IngestRunnerParameters(Parameters):
 
     ingest_runner: Literal["none", Runner] = parameter(
         NO_RUNNER,
-        "Where ingest runs as a Beam job, for more rows than one machine can hold the ids of; none reads all sources in "
-        "one process, the quickest way on one machine.",
+        "Where ingest runs as a Beam job, for more ids than one machine can hold; none reads all sources in one "
+        "process, the quickest way on one machine.",
         placement=True,
     )
 

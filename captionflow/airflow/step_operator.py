@@ -1,5 +1,7 @@
 """A step run by Airflow's worker itself."""
 
+from typing import Any
+
 from airflow.sdk import Context
 
 from captionflow.airflow.form import no_retry_in_vain

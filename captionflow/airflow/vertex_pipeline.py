@@ -119,8 +119,8 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         found |= {input_of(name): value for name, value in parameters.to_json().items() if value is not None}
     if found["ingest_runner"] not in (NO_RUNNER, found["beam_runner"]):
         raise InvalidInputError(
-            f"ingest_runner: {found['ingest_runner']} is not beam_runner's {found['beam_runner']}; the deployment gives "
-            "both jobs the options of one"
+            f"ingest_runner: {found['ingest_runner']} is not beam_runner's {found['beam_runner']}; both jobs take the "
+            "options that the deployment gives one"
         )
     options = options_for(found["beam_runner"], found["beam_args"], "beam_args")
     deployment = DataflowParameters.from_environment().to_json()

@@ -1,10 +1,11 @@
 """Ingest: any number of sources → the `ingested` artifact, one ImageCaption a line.
 
-All in one process, which holds what `captionflow.sources.rules` must know of the ids and images. `captionflow.sources.parts` makes the
-same artifact of parts that workers share.
+All in one process, which holds what `captionflow.sources.rules` must know of the ids and images.
+`captionflow.sources.parts` makes the same artifact of parts that workers share.
 """
 
 from contextlib import ExitStack
+from typing import Any
 
 from tqdm import tqdm
 
@@ -36,7 +37,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     with ExitStack() as stack:
         sources = [stack.enter_context(open_file(file, parameters)) for file in files]
         draft = begin(output, INGESTED, parameters.to_json(), [source.parent for source in sources])
-        bar = stack.enter_context(tqdm(desc="ingest", unit=" captions", disable=None))
+        bar: tqdm[Any] = stack.enter_context(tqdm(desc="ingest", unit=" captions", disable=None))
         with draft.output(CAPTIONS) as captions_file, draft.output(REJECTS_FILE) as rejects_file:
             for source in sources:
                 rows = _shown(rules.apply(source.read(parameters)), bar)
@@ -45,7 +46,7 @@ def ingest(output: str, parameters: IngestParameters) -> str:
     return draft.uri
 
 
-def _shown(rows: Rows, bar: "tqdm[None]") -> Rows:
+def _shown(rows: Rows, bar: "tqdm[Any]") -> Rows:
     for row in rows:
         bar.update()
         yield row

@@ -1,8 +1,8 @@
 """Ingest in parts, one for each file of the sources: what a worker does of it.
 
-A file is read twice: first for what `captionflow.sources.rules` must know of each row, then to write what the rules leave. So no row
-travels from one worker to another, and none need be held. `beam_jobs.ingest_transforms` wires these functions into a
-pipeline.
+A file is read twice: first for what `captionflow.sources.rules` must know of each row, then to write what the rules
+leave. So no row travels from one worker to another, and none need be held. `beam_jobs.ingest_transforms` wires these
+functions into a pipeline.
 """
 
 import hashlib

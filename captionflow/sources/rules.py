@@ -4,8 +4,8 @@ Each rule looks at the captions that those before it leave, in the order of file
 
 1. Of the captions with one id the first stays (`duplicate_id`).
 2. The first caption of an image fixes its URL and split; those with others go (`conflicting_image`).
-3. Of an image's captions the first `max_captions` stay (`too_many_captions`). Their number is bounded because each repeats
-   its image's URL, name and licence, and because a training batch is as wide as the image with the most captions.
+3. Of an image's captions the first `max_captions` stay (`too_many_captions`). Their number is bounded because each
+   repeats its image's URL, name and licence, and because a training batch is as wide as the image with the most.
 
 `InOrder` sees all rows one after another. `of_one_id` and `of_one_image` see those of one id or image, in any order, so
 that workers can share the rows. Both come to the same, which a property test holds.
@@ -30,7 +30,7 @@ _COUNT_BITS = 14
 _DIGEST_BYTES = 16
 
 Caption = tuple[int, bytes, int]
-"""What the rules on images look at: the caption's place in the order, a digest of its URL, and its split as a number."""
+"""What the rules on images look at: a caption's place in the order, a digest of its URL, its split as a number."""
 
 
 def rejection(record: ImageCaption, reason: str, max_captions: int) -> Reject:
@@ -113,14 +113,15 @@ def of_one_image(captions: Iterable[Caption], max_captions: int) -> tuple[str | 
     Returns:
         The split that the image's source gives; place and reason of each caption that is refused.
     """
-    _, *image = min(captions)
-    last = heapq.nsmallest(max_captions, (place for place, *its_image in captions if its_image == image))[-1]
+    _, url, split = min(captions)
+    places = (place for place, its_url, its_split in captions if (its_url, its_split) == (url, split))
+    last = heapq.nsmallest(max_captions, places)[-1]
 
     def refused() -> Iterator[tuple[int, str]]:
-        for place, *its_image in captions:
-            if its_image != image:
+        for place, its_url, its_split in captions:
+            if (its_url, its_split) != (url, split):
                 yield place, CONFLICTING
             elif place > last:
                 yield place, TOO_MANY
 
-    return _SPLITS[image[1]], refused()
+    return _SPLITS[split], refused()
