@@ -16,9 +16,9 @@ _NAMES = "|".join(_ERRORS)
 
 def hide_tracebacks() -> None:
     """Keep out of the log what `failures_in_one_line` raises."""
-    # What processes of their own say comes by the root's, in a text.
-    for name in ("", "apache_beam.runners.worker.sdk_worker", "apache_beam.runners.common"):
-        logging.getLogger(name).addFilter(_is_no_failure)
+    # In this process, or in one of its own, whose log comes by the last of them.
+    for name in ("worker.sdk_worker", "common", "portability.local_job_service"):
+        logging.getLogger(f"apache_beam.runners.{name}").addFilter(_is_no_failure)
 
 
 @contextmanager

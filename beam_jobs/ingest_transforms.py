@@ -20,12 +20,9 @@ from captionflow.sources.parts import FilePart, WrittenPart
 from captionflow.sources.rules import Caption
 
 ImageRow = tuple[int, Caption]
-ReadFile = tuple[int, tuple[FilePart, Parent]]
-Verdict = tuple[int, int]
-Images = tuple[str | None, int]
 Keys = beam.PCollection[tuple[int, ImageRow]]
-FilesAndVerdicts = tuple[beam.PCollection[ReadFile], beam.PCollection[Verdict]]
-PartsAndImages = tuple[beam.PCollection[WrittenPart], beam.PCollection[Images]]
+# Beam reads annotations, and warns of those that name several collections.
+Several = Any
 _FILES, _REFUSED = "files", "refused"
 # A verdict on no row, so that each file has a group of them.
 _NO_ROW = -1
@@ -43,27 +40,27 @@ class ListFiles(beam.PTransform[beam.Pipeline, beam.PCollection[FilePart]]):
         return pipeline | beam.Create(self._parts) | beam.Reshuffle()
 
 
-class ReadKeys(beam.PTransform[beam.PCollection[FilePart], beam.pvalue.DoOutputsTuple]):
+class ReadKeys(beam.PTransform[beam.PCollection[FilePart], Several]):
     """Read each file for what the rules must know of its rows."""
 
     def __init__(self, parameters: IngestParameters) -> None:
         super().__init__()
         self._parameters = parameters
 
-    def expand(self, files: beam.PCollection[FilePart]) -> beam.pvalue.DoOutputsTuple:
+    def expand(self, files: beam.PCollection[FilePart]) -> Several:
         """FileParts → (caption id, (image id, Caption)), and number → (FilePart, Parent)."""
         read = beam.FlatMap(_read_keys, self._parameters).with_output_types(tuple[int, ImageRow])
         return files | read.with_outputs(_FILES, main="keys")
 
 
-class ApplyRules(beam.PTransform[Keys, tuple[beam.PCollection[Verdict], beam.PCollection[Images]]]):
+class ApplyRules(beam.PTransform[Keys, Several]):
     """Find the captions that the rules refuse, by two shuffles: one by the captions' ids, one by the images'."""
 
     def __init__(self, max_captions: int) -> None:
         super().__init__()
         self._max_captions = max_captions
 
-    def expand(self, keys: Keys) -> tuple[beam.PCollection[Verdict], beam.PCollection[Images]]:
+    def expand(self, keys: Keys) -> Several:
         """(caption id, (image id, Caption)) → verdicts, and split → number of images."""
         by_id = beam.FlatMap(_of_one_id).with_output_types(ImageRow)
         by_image = beam.FlatMap(_of_one_image, self._max_captions).with_output_types(str | None)
@@ -72,14 +69,14 @@ class ApplyRules(beam.PTransform[Keys, tuple[beam.PCollection[Verdict], beam.PCo
         return (of_ids, of_images) | beam.Flatten(), splits | beam.combiners.Count.PerElement()
 
 
-class WriteParts(beam.PTransform[FilesAndVerdicts, beam.PCollection[WrittenPart]]):
+class WriteParts(beam.PTransform[Several, beam.PCollection[WrittenPart]]):
     """Read each file again, and write what the rules leave of it."""
 
     def __init__(self, draft: Draft, parameters: IngestParameters) -> None:
         super().__init__()
         self._arguments = draft, parameters
 
-    def expand(self, inputs: FilesAndVerdicts) -> beam.PCollection[WrittenPart]:
+    def expand(self, inputs: Several) -> beam.PCollection[WrittenPart]:
         """Files, as `ReadKeys` gives them, and verdicts → WrittenParts."""
         files, verdicts = inputs
         each = files | beam.MapTuple(lambda number, _: (number, _NO_ROW))
@@ -87,14 +84,14 @@ class WriteParts(beam.PTransform[FilesAndVerdicts, beam.PCollection[WrittenPart]
         return groups | beam.Map(_write_part, AsDict(files), *self._arguments)
 
 
-class JoinParts(beam.PTransform[PartsAndImages, beam.PCollection[str]]):
+class JoinParts(beam.PTransform[Several, beam.PCollection[str]]):
     """Gather the parts, join them in their order, and write the manifest, last of all."""
 
     def __init__(self, draft: Draft, parameters: IngestParameters) -> None:
         super().__init__()
         self._arguments = draft, parameters
 
-    def expand(self, inputs: PartsAndImages) -> beam.PCollection[str]:
+    def expand(self, inputs: Several) -> beam.PCollection[str]:
         """WrittenParts, and split → number of images → the URI of the artifact, once."""
         written, images = inputs
         return written | beam.combiners.ToList() | beam.Map(parts.join, AsDict(images), *self._arguments)
