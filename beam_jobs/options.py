@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 
+def check_words(arguments: Sequence[str]) -> None:
+    """Raise InvalidInputError if a word can belong to no option of Beam's."""
+    for before, word in pairwise(["", *arguments]):
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise InvalidInputError(f"{word}: belongs to no option; write --name=value")
+
+
 def beam_options(arguments: list[str]) -> "PipelineOptions":
     """Parse Beam's options.
 
@@ -22,9 +30,7 @@ def beam_options(arguments: list[str]) -> "PipelineOptions":
     """
     from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-    for before, word in pairwise(["", *arguments]):
-        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
-            raise InvalidInputError(f"{word}: belongs to no option; write --name=value")
+    check_words(arguments)
     logging.basicConfig()  # or Beam would, while its stderr is redirected
     usage = io.StringIO()
     try:

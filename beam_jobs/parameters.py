@@ -1,12 +1,15 @@
-"""Where the preprocess job runs, and all parameters of its step."""
+"""Where the steps run that can be Beam jobs, and all their parameters."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from captionflow.core.parameters import Parameters, parameter
 from captionflow.preprocess.parameters import PreprocessParameters, ReuseParameters
+from captionflow.sources.parameters import IngestParameters
 
 DIRECT, DATAFLOW = "DirectRunner", "DataflowRunner"
+NO_RUNNER = "none"
+Runner = Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +34,49 @@ class DataflowParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeamParameters(DataflowParameters):
-    """Where the preprocess job runs."""
+class BeamOptions(Parameters):
+    """How a Beam job runs."""
 
-    runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] = parameter(
-        DIRECT,
-        "Where the preprocess job runs; DirectRunner is the machine that starts it.",
-        placement=True,
-        common=True,
-    )
     beam_options: tuple[str, ...] = parameter(
         (),
         "Further Beam options, such as --max_num_workers=20.",
         placement=True,
         common=True,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerParameters(Parameters):
+    """Where the preprocess job runs."""
+
+    runner: Literal[Runner] = parameter(
+        DIRECT,
+        "Where the preprocess job runs; DirectRunner is the machine that starts it.",
+        placement=True,
+        common=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestRunnerParameters(Parameters):
+    """Where ingest runs."""
+
+    ingest_runner: Literal["none", Runner] = parameter(
+        NO_RUNNER,
+        "Where ingest runs as a Beam job, for more ids than one machine can hold; none reads all sources in one "
+        "process, the quickest way on one machine.",
+        placement=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamParameters(BeamOptions, RunnerParameters, DataflowParameters):
+    """Where and how the preprocess job runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestJobParameters(BeamOptions, IngestRunnerParameters, DataflowParameters, IngestParameters):
+    """The parameters of the step `ingest`; the fields are those of the bases, the last first."""
 
 
 @dataclass(frozen=True, kw_only=True)

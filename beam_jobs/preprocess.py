@@ -3,21 +3,20 @@
 Its command is `captionflow preprocess`; Airflow's Beam operator starts it by `captionflow.cli.beam_job`.
 """
 
-import json
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 from beam_jobs.dataflow import dataflow_options
+from beam_jobs.failures import failures_in_one_line, hide_tracebacks
 from beam_jobs.options import beam_options, check_complete, runs_in_process
 from beam_jobs.parameters import JobParameters
 from captionflow.core.artifact import Artifact, open_artifact
 from captionflow.core.draft import Draft, begin
-from captionflow.core.errors import InvalidInputError, StepFailedError
+from captionflow.core.errors import InvalidInputError
 from captionflow.core.records import CAPTIONS, SPLIT_CHOICES
 from captionflow.core.steps import INGESTED, PREPROCESSED
 from captionflow.core.terminal import one_line
@@ -36,8 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 def preprocess(ingested: str, output: str, parameters: JobParameters) -> str:
     """Run the step `preprocess`; see `run`."""
-    for name in ("worker.sdk_worker", "common"):
-        logging.getLogger(f"apache_beam.runners.{name}").addFilter(_is_no_step_failure)
+    hide_tracebacks()
     placement = {"runner": parameters.runner, **dataflow_options(parameters)}
     arguments = [*(f"--{name}={value}" for name, value in placement.items()), *parameters.beam_options]
     recorded = PreprocessParameters.from_mapping(parameters.to_json())
@@ -131,7 +129,7 @@ def _run(
     if workers:
         shared.acquire(lambda: workers)  # so that Beam's threads find them, and start no others
     _LOG.info("preprocess: %d captions into shards: %s", captions, layout.counts)
-    with _step_failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
+    with failures_in_one_line(), beam.Pipeline(options=options) as pipeline:
         records = pipeline | transforms.ReadCaptions(f"{source.uri}/{CAPTIONS}") | transforms.FilterCaptions(parameters)
         if earlier:
             records = (records, pipeline | transforms.IndexEarlier(earlier)) | beam.Flatten()
@@ -139,38 +137,3 @@ def _run(
         if parameters.duplicates != "none":
             infos |= LeaveOutDuplicates(draft, parameters, excluded)
         infos | transforms.CommitManifest(draft, layout, captions, earlier.artifact.parent if earlier else None)
-
-
-@contextmanager
-def _step_failures_in_one_line() -> Iterator[None]:
-    """Raise a worker's StepFailedError, or what a Google API refused, again as a StepFailedError.
-
-    A worker's failure is found in a text: Beam hands it on as a traceback's (`InstructionResponse.error` of its Fn
-    API), and each runner raises an error of its own with that. No output or file can carry it instead: a worker fails
-    because its disk is full or its folder has another owner, and a bundle that gave a result would not be retried.
-    """
-    try:
-        yield
-    except Exception as error:
-        # apitools: Beam 2.71, which Cloud Composer has; google.api_core: Beam 2.77.
-        if type(error).__module__.startswith(("apitools.", "google.api_core.")):
-            raise StepFailedError(f"Dataflow: {_refusal(error)}") from error
-        found = re.search(r"StepFailedError: (.*?)(?: \[while running|$)", f"{type(error).__name__}: {error}", re.M)
-        if found:
-            raise StepFailedError(found[1]) from error
-        raise
-
-
-def _refusal(error: Exception) -> str:
-    """Return the message in a Google API's answer, or all of the error."""
-    # https://cloud.google.com/apis/design/errors#http_mapping
-    try:
-        return str(json.loads(getattr(error, "content", ""))["error"]["message"])
-    except (KeyError, TypeError, ValueError):
-        return str(getattr(error, "message", error))
-
-
-def _is_no_step_failure(record: logging.LogRecord) -> bool:
-    """Whether the record is no traceback of a StepFailedError, which is raised as one line."""
-    kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
-    return StepFailedError.__name__ not in f"{kind} {record.getMessage()}"

@@ -108,7 +108,16 @@ def test_an_id_used_in_two_sources_is_kept_once(tmp_path: Path) -> None:
     assert [(reject.reason, reject.id, reject.image_id) for reject in rejects] == [("duplicate_id", 1, 7)]
 
 
-def test_a_rejected_row_may_give_its_id_to_a_later_one(tmp_path: Path) -> None:
+def test_a_caption_keeps_its_id_whatever_becomes_of_it(tmp_path: Path) -> None:
+    """So that which captions share an id can be told before anything else is known of them."""
+    captions, rejects = run(tmp_path, jsonl(row(1), row(2, image_url="http://other"), row(2), row(3)))
+    assert [caption.id for caption in captions] == [1, 3]
+    assert [(reject.reason, reject.image_url) for reject in rejects] == [
+        ("conflicting_image", "http://other"), ("duplicate_id", "http://images/7.jpg"),
+    ]  # fmt: skip
+
+
+def test_a_row_that_is_no_caption_may_give_its_id_to_a_later_one(tmp_path: Path) -> None:
     captions, _ = run(tmp_path, jsonl(row(1, caption=5), row(1)))
     assert [caption.id for caption in captions] == [1]
 

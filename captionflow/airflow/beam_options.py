@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk import Context
 
 from beam_jobs.dataflow import dataflow_options
-from beam_jobs.parameters import DATAFLOW, BeamParameters, DataflowParameters
+from beam_jobs.parameters import DATAFLOW, BeamOptions, DataflowParameters, RunnerParameters
 from captionflow.airflow.form import RootParameters, read
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.parameters import variable
@@ -40,7 +40,7 @@ TUNING = (
 )
 """What a run may give, `-` and `_` being the same."""
 
-_RUNNERS = BeamParameters.json_schema()["runner"]["enum"]
+_RUNNERS = RunnerParameters.json_schema()["runner"]["enum"]
 _LARGEST = 1_000_000
 # Processes of the worker that Airflow's other tasks share.
 _LARGEST_HERE = 256
@@ -80,8 +80,11 @@ def _parsed(field: str, word: str) -> tuple[str, Any]:
     return name, value
 
 
-def job_options(context: Context) -> dict[str, Any]:
-    """Return Beam's options for the preprocess job of a run.
+def job_options(context: Context, runner: str) -> dict[str, Any]:
+    """Return Beam's options for a job of a run.
+
+    Args:
+        runner: where the form says that it runs.
 
     Raises:
         InvalidInputError: one cannot be used, or what Dataflow needs is missing.
@@ -90,11 +93,10 @@ def job_options(context: Context) -> dict[str, Any]:
 
     from beam_jobs.options import beam_options
 
-    given = read(BeamParameters, context)
-    options = options_for(given.runner, given.beam_options)
-    if given.runner == DATAFLOW:
+    options = options_for(runner, read(BeamOptions, context).beam_options)
+    if runner == DATAFLOW:
         options = _dataflow_options(read(RootParameters, context).artifact_root) | options
-    beam_options([f"--runner={given.runner}", *beam_options_to_args(options)])
+    beam_options([f"--runner={runner}", *beam_options_to_args(options)])
     return options
 
 

@@ -2,6 +2,7 @@
 
 from airflow.sdk import Context
 
+from beam_jobs.parameters import NO_RUNNER, IngestRunnerParameters, RunnerParameters
 from captionflow.airflow.beam_options import job_options
 from captionflow.airflow.form import artifact, check_conf, read
 from captionflow.airflow.placement import SETTINGS
@@ -23,4 +24,7 @@ def check_run(context: Context) -> None:
     for step in workflow():
         read(step.parameters_class, context)
         artifact(context, step.output)
-    job_options(context)
+    runners = read(RunnerParameters, context).runner, read(IngestRunnerParameters, context).ingest_runner
+    for runner in dict.fromkeys(runners):
+        if runner != NO_RUNNER:
+            job_options(context, runner)

@@ -14,7 +14,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import BaseOperator, Context, Param
 
-from beam_jobs.parameters import DataflowParameters
+from beam_jobs.parameters import NO_RUNNER, DataflowParameters
 from captionflow.airflow.beam_options import options_for
 from captionflow.airflow.form import check_conf, check_places, no_retry_in_vain, settings
 from captionflow.airflow.placement import CONNECTION, VertexSettings
@@ -117,6 +117,11 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         parameters = component.parameters(given)
         check_places(parameters.json_schema(), parameters.to_json())
         found |= {input_of(name): value for name, value in parameters.to_json().items() if value is not None}
+    if found["ingest_runner"] not in (NO_RUNNER, found["beam_runner"]):
+        raise InvalidInputError(
+            f"ingest_runner: {found['ingest_runner']} is not beam_runner's {found['beam_runner']}; both jobs take the "
+            "options that the deployment gives one"
+        )
     options = options_for(found["beam_runner"], found["beam_args"], "beam_args")
     deployment = DataflowParameters.from_environment().to_json()
     dataflow = {input_of(name): value for name, value in deployment.items() if value}

@@ -4,10 +4,11 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
+from captionflow.airflow.ingest_operator import IngestOperator
 from captionflow.airflow.placement import KUBERNETES, VERTEX, PlaceParameters
 from captionflow.airflow.preprocess_operator import PreprocessOperator
 from captionflow.airflow.step_operator import StepOperator
-from captionflow.core.steps import BEAM, TRAINING, Step
+from captionflow.core.steps import BEAM, TRAINING, WORKER_OR_BEAM, Step
 
 
 def task_of(step: Step, uris: dict[str, Any]) -> BaseOperator:
@@ -19,6 +20,8 @@ def task_of(step: Step, uris: dict[str, Any]) -> BaseOperator:
     Raises:
         InvalidInputError: a setting of the deployment is missing or cannot be used.
     """
+    if step.runs_in == WORKER_OR_BEAM:
+        return IngestOperator(step=step, uris=uris)
     if step.runs_in == BEAM:
         return PreprocessOperator(step=step, uris=uris)
     if step.runs_in == TRAINING:

@@ -20,8 +20,9 @@ PREPROCESSED = "preprocessed"
 MODEL = "model"
 EVALUATION = "evaluation"
 
-WORKER, BEAM, TRAINING = "worker", "beam", "training"
-"""How an orchestrator runs a step: in its own worker, as a Beam job, or where the deployment trains."""
+WORKER, WORKER_OR_BEAM, BEAM, TRAINING = "worker", "worker or beam", "beam", "training"
+"""How an orchestrator runs a step: in its own worker, there or as a Beam job as the run says, always as a Beam job, or
+where the deployment trains."""
 
 REPORT, DATASET_PAGE = "report.html", "dataset.html"
 PAGES = {PREPROCESSED: DATASET_PAGE, EVALUATION: REPORT}
@@ -40,7 +41,7 @@ class Step:
         extra: the extra of this package that installs what it needs; the image of a task's container is named after it.
         inputs: name of an argument → kind of the artifact whose URI it takes.
         parameters: its class of parameters, as `module:class`; None if it has none.
-        runs_in: `WORKER`, `BEAM` or `TRAINING`.
+        runs_in: `WORKER`, `WORKER_OR_BEAM`, `BEAM` or `TRAINING`.
         in_workflow: whether it is a task of the main job, or a command alone.
     """
 
@@ -88,10 +89,11 @@ STEPS = (
         "ingest",
         "Read captions from COCO JSON, Parquet, CSV, JSON Lines and others; "
         "rows that cannot be used become counted rejects.",
-        "captionflow.sources.ingest:ingest",
+        "beam_jobs.ingest:ingest",
         INGESTED,
-        parameters="captionflow.sources.parameters:IngestParameters",
+        parameters="beam_jobs.parameters:IngestJobParameters",
         extra="ingestion",
+        runs_in=WORKER_OR_BEAM,
     ),
     Step(
         "csv",

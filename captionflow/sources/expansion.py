@@ -2,16 +2,58 @@
 
 import posixpath
 import re
+from dataclasses import dataclass
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from captionflow.core.errors import InvalidInputError
+from captionflow.core.records import part_source
 from captionflow.core.uris import PATH_ERRORS, file_system, is_local, resolve, store_errors
+from captionflow.sources.parameters import IngestParameters
 from captionflow.web.access import WEB_SCHEMES
 
 _PATTERN = re.compile(r"[*?\[]")
 _METADATA, _TABLE = "metadata.jsonl", ".parquet"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source, wherever it is.
+
+    Args:
+        uri: as the user gave it, or as it was found.
+        split: the split of its images, as in `ImageCaption`, if the user gave one.
+        image_root: URI of the folder that holds its images by name, if the user gave one.
+    """
+
+    uri: str
+    split: str | None
+    image_root: str | None
+
+
+def list_files(parameters: IngestParameters) -> list[SourceFile]:
+    """Return the files of all sources, in the order in which they are read.
+
+    Raises:
+        InvalidInputError: no source is given, there are not as many image roots, or as `files_of`.
+        StoreError: as `files_of`.
+    """
+    sources, roots = parameters.sources, parameters.image_root
+    if not sources:
+        raise InvalidInputError("--sources: give at least one caption file (`captionflow sample` makes one)")
+    if len(roots) not in (0, 1, len(sources)):
+        raise InvalidInputError(
+            f"--image-root: {len(roots)} given for {len(sources)} sources; give one, or one for each"
+        )
+    resolved: list[str | None] = [*map(resolve, roots)] or [None]
+    if len(resolved) == 1:
+        resolved *= len(sources)
+    found = []
+    for given, root in zip(sources, resolved, strict=True):
+        split, uri = part_source(given)
+        found += [SourceFile(file, split, root) for file in files_of(uri)]
+    return found
 
 
 def files_of(uri: str) -> list[str]:

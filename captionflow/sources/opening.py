@@ -1,4 +1,4 @@
-"""Open a source: find its files, fetch those that are remote, and recognise their formats."""
+"""Open a file of a source: fetch it if it is remote, and recognise its format."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,24 +8,28 @@ from pathlib import Path
 
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import Parent
-from captionflow.core.records import part_source
 from captionflow.core.uris import is_local, resolve
 from captionflow.sources.caption_file import CaptionFile, choose_member
 from captionflow.sources.download import download
-from captionflow.sources.expansion import files_of
+from captionflow.sources.expansion import SourceFile
 from captionflow.sources.formats import EXPECTED, UNREADABLE, Format, reason_of, recognise
 from captionflow.sources.parameters import IngestParameters
-from captionflow.sources.rows import Rows
+from captionflow.sources.rows import Rows, reject_long_text
 
 _HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a source, which is on this machine and whose format is known."""
+    """A file of a source, which is on this machine and whose format is known.
+
+    Attributes:
+        image_root: folder URI that replaces the URLs of COCO images, and where others are by name; None if not given.
+    """
 
     file: CaptionFile
     format: Format
+    image_root: str | None = None
 
     @property
     def uri(self) -> str:
@@ -37,49 +41,43 @@ class Source:
         """The source as a parent in a manifest: its URI and the sha256 of its bytes."""
         return Parent("source", self.uri, self.file.sha256)
 
-    def read(self, parameters: IngestParameters, image_root: str | None) -> Rows:
-        """Yield the rows in the order of the file.
+    @property
+    def size(self) -> int:
+        """The file's size in bytes, not unpacked."""
+        return self.file.path.stat().st_size
 
-        Args:
-            image_root: folder URI that replaces the URLs of COCO images.
+    def read(self, parameters: IngestParameters) -> Rows:
+        """Yield the rows in the order of the file, each checked by itself.
 
         Raises:
             InvalidInputError: the file is cut off or broken.
         """
         try:
-            yield from self.format.read(self.file, parameters, image_root)
+            for record in self.format.read(self.file, parameters, self.image_root):
+                yield reject_long_text(record, parameters.max_text_bytes)
         except UNREADABLE as error:
             raise InvalidInputError(f"{self.uri}: cannot be read to its end: {reason_of(error)}") from error
 
 
 @contextmanager
-def open_source(given: str, parameters: IngestParameters) -> Iterator[list[Source]]:
-    """Fetch the files of a source if they are remote, and recognise their formats.
-
-    Args:
-        given: its URI, or `SPLIT=URI`; see `files_of`.
+def open_file(given: SourceFile, parameters: IngestParameters) -> Iterator[Source]:
+    """Fetch a file of a source if it is remote, and recognise its format.
 
     Raises:
-        InvalidInputError: a file cannot be read or is in no known format; the message names those that are.
+        InvalidInputError: it cannot be read or is in no known format; the message names those that are.
         StepFailedError: there is no room for a remote file.
     """
-    split, uri = part_source(given)
-    with ExitStack() as stack:
-        yield [stack.enter_context(_open_file(file, split, parameters)) for file in files_of(uri)]
-
-
-@contextmanager
-def _open_file(uri: str, split: str | None, parameters: IngestParameters) -> Iterator[Source]:
+    uri = given.uri
     with _local_copy(uri, parameters) as path:
         try:
-            file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member), split)
+            file = CaptionFile(resolve(uri), path, choose_member(uri, path, parameters.member), given.split)
             with file.open() as opened:
                 format_ = recognise(opened.read(_HEAD_BYTES), parameters)
         except UNREADABLE as error:
             raise InvalidInputError(f"{uri}: cannot be read ({reason_of(error)}); {EXPECTED}") from error
         if format_ is None:
             raise InvalidInputError(f"{uri}: {EXPECTED}")
-        yield Source(file, format_)
+        yield Source(file, format_, given.image_root)
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 from urllib.parse import quote
 
-from captionflow.core.records import ImageCaption, RecordError, Reject, is_integer
+from captionflow.core.records import TEXTS, ImageCaption, RecordError, Reject, is_integer
 from captionflow.core.uris import is_local
 from captionflow.sources.caption_file import CaptionFile
 
@@ -18,6 +18,8 @@ OPTIONAL = tuple(field.name for field in fields(ImageCaption) if field.default i
 # What others call the split val.
 _VALIDATION = {"validation", "valid", "dev"}
 _HASH_BYTES = 8
+_MAX_BYTES_OF_A_CHARACTER = 4
+_LONGEST_DETAIL = 500
 
 Rows = Iterator[ImageCaption | Reject]
 
@@ -61,6 +63,27 @@ def reject(row: dict[str, Any], reason: str, detail: str) -> Reject:
     id_, image_id = (value if is_integer(value) else None for value in ids)
     url = row.get("image_url")
     return Reject(STAGE, reason, detail, id_, image_id, url if isinstance(url, str) else None)
+
+
+def reject_long_text(record: ImageCaption | Reject, max_bytes: int) -> ImageCaption | Reject:
+    """Return a Reject in place of a row whose caption, URL, file name or licence is too long for the later steps."""
+    if isinstance(record, ImageCaption):
+        if name := _long_field(record, max_bytes):
+            detail = f"{name} is longer than {max_bytes} bytes (--max-text-bytes)"
+            return Reject(STAGE, "text_too_long", detail, record.id, record.image_id)
+    elif len(record.detail) + len(record.image_url or "") > max_bytes:
+        # Each caption of an image with an endless URL would repeat it.
+        return replace(record, detail=record.detail[:_LONGEST_DETAIL], image_url=None)
+    return record
+
+
+def _long_field(record: ImageCaption, max_bytes: int) -> str | None:
+    for name in TEXTS:
+        text = getattr(record, name)
+        # Encoding takes time; most texts are so short that it is not needed.
+        if len(text) * _MAX_BYTES_OF_A_CHARACTER > max_bytes and len(text.encode()) > max_bytes:
+            return name
+    return None
 
 
 def _completed(row: dict[str, Any], source: CaptionFile) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs.parameters import BeamParameters
+from beam_jobs.parameters import BeamParameters, IngestRunnerParameters
 from captionflow.airflow.beam_options import VARIABLE, options_for
 from captionflow.airflow.form import SAMPLE_IMAGES, no_retry_in_vain
 from captionflow.airflow.reach import check_reach
@@ -227,7 +227,7 @@ def text_fields(dag: Any) -> list[str]:
 # A compiled pipeline does not tell the choices of its parameters.
 CHOICES = {
     name: schema
-    for cls in (IngestParameters, PreprocessParameters, TrainParameters, BeamParameters)
+    for cls in (IngestParameters, IngestRunnerParameters, PreprocessParameters, TrainParameters, BeamParameters)
     for ours, schema in cls.json_schema().items()
     for name in (ours, input_of(ours))
 }

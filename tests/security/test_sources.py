@@ -13,7 +13,7 @@ import pytest
 from captionflow.core.artifact import open_artifact
 from captionflow.core.errors import InvalidInputError
 from captionflow.core.records import unforeseeable
-from captionflow.sources import ingest as ingestion
+from captionflow.sources import output
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
 from tests.processes import captionflow
@@ -64,10 +64,10 @@ def test_rejects_that_are_very_many_are_counted_and_not_all_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a few kilobytes that unpack to millions of rows."""
-    monkeypatch.setattr(ingestion, "_FREE_REJECT_BYTES", 10_000)
+    monkeypatch.setattr(output, "_FREE_REJECT_BYTES", 10_000)
     good = b"".join(jsonl(row(n, image_id=n)) for n in range(1000))
     (tmp_path / "source").write_bytes(gzip.compress(good + b"1\n" * 900))
-    monkeypatch.setattr(ingestion, "_REJECT_BYTES_PER_BYTE", 0)
+    monkeypatch.setattr(output, "_REJECT_BYTES_PER_BYTE", 0)
     artifact = open_artifact(ingest(str(tmp_path / "out"), IngestParameters(sources=(str(tmp_path / "source"),))))
     counts, written = artifact.manifest.counts, artifact.read("rejects.jsonl").splitlines()
     assert counts["captions"] == {"in": 1900, "out": 1000, "rejected": 900}
