@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from captionflow.core.draft import begin
-from captionflow.core.steps import EVALUATION, MODEL
+from captionflow.core.steps import EVALUATION, MODEL, REPORTED
 from captionflow.core.tracking import NOTE
 from tests.report_server import AUTH_MANAGERS, ApiServer, api_server
 
@@ -79,9 +79,12 @@ def path(run_id: str) -> str:
     return f"/behind/a/proxy/captionflow/report/image_captioning/{run_id}/evaluate"
 
 
-def test_who_may_see_the_xcom_sees_the_report_and_nothing_in_it_runs(server: ApiServer, tmp_path: Path) -> None:
-    server.publish(artifact(tmp_path / "evaluation"), "seen")
-    answer = server.get(path("seen"), "reader")
+@pytest.mark.parametrize("kind", REPORTED)
+def test_who_may_see_the_xcom_sees_the_report_and_nothing_in_it_runs(
+    server: ApiServer, tmp_path: Path, kind: str
+) -> None:
+    server.publish(artifact(tmp_path / kind, kind=kind), f"seen_{kind}")
+    answer = server.get(path(f"seen_{kind}"), "reader")
     assert (answer.status_code, answer.content) == (200, PAGE)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.headers["Content-Security-Policy"] == POLICY
@@ -108,7 +111,7 @@ def test_others_do_not_see_it(server: ApiServer, tmp_path: Path) -> None:
         ("nothing", "evaluate: has made no artifact in nothing yet; look once it has succeeded\n"),
         ("number", "evaluate: has made no artifact in number yet; look once it has succeeded\n"),
         ("gone", "{uri}: there is no such artifact; check the path\n"),
-        ("model", "{uri}: is an artifact of kind model; expected evaluation\n"),
+        ("model", "{uri}: is an artifact of kind model; expected validation or evaluation\n"),
         ("without_report", "{uri}/report.html: is missing; make the artifact again\n"),
         ("damaged", "{uri}/report.html: differs from its manifest; make the artifact again\n"),
         ("longer", "{uri}/report.html: differs from its manifest; make the artifact again\n"),

@@ -1,4 +1,4 @@
-"""What a task's page in Airflow links to: its run in MLflow, and the evaluation report.
+"""What a task's page in Airflow links to: its run in MLflow, and the report.
 
 The DAG imports this. Airflow calls the links in the worker when a task ends, and keeps what they return.
 """
@@ -14,7 +14,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.xcom import XCom
 
 from captionflow.core.artifact import Artifact, open_artifact
-from captionflow.core.steps import EVALUATION
+from captionflow.core.steps import REPORTED
 from captionflow.core.terminal import one_line
 from captionflow.core.tracking import NOTE
 
@@ -40,14 +40,14 @@ class MlflowRunLink(BaseOperatorLink):
 
 
 class ReportLink(BaseOperatorLink):
-    """The evaluation report."""
+    """The report of an artifact that has one."""
 
     name = "Report"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Return the report's path in Airflow's API server, or an empty text while there is none."""
         artifact = _artifact_of(ti_key)
-        if artifact is None or artifact.manifest.kind != EVALUATION:
+        if artifact is None or artifact.manifest.kind not in REPORTED:
             return ""
         return report_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id)
 

@@ -1,4 +1,4 @@
-"""Makes the evaluation reports and the links of a task's page known to Airflow."""
+"""Makes the reports and the links of a task's page known to Airflow."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation report, in Airflow's API server.
+"""The pages of reports, in Airflow's API server.
 
 Airflow does not guard what plugins serve. This asks the auth manager that is set, as Airflow's own pages do.
 """
@@ -20,8 +20,8 @@ from sqlalchemy import select
 
 from captionflow.airflow.links import report_path
 from captionflow.core.artifact import Artifact, open_artifact
-from captionflow.core.errors import CaptionFlowError, StoreError
-from captionflow.core.steps import EVALUATION, REPORT
+from captionflow.core.errors import CaptionFlowError, InvalidInputError, StoreError
+from captionflow.core.steps import REPORT, REPORTED
 from captionflow.core.terminal import one_line
 from captionflow.core.uris import store_errors
 
@@ -49,7 +49,7 @@ def report(dag_id: str, run_id: str, task_id: str) -> Response:
             HTTPStatus.NOT_FOUND, f"{task_id}: has made no artifact in {run_id} yet; look once it has succeeded"
         )
     try:
-        artifact = open_artifact(uri, EVALUATION)
+        artifact = _with_report(uri)
         if any(file.bytes > _LARGEST for file in artifact.files(REPORT)):
             message = f"{uri}/{REPORT}: is larger than {_LARGEST} bytes; open the file itself"
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
@@ -75,6 +75,15 @@ def _uri(dag_id: str, run_id: str, task_id: str) -> str | None:
     with create_session(scoped=False) as session:
         value = session.scalar(select(XComModel.value).filter_by(**task, key=XCOM_RETURN_KEY))
     return value if isinstance(value, str) else None
+
+
+def _with_report(uri: str) -> Artifact:
+    artifact = open_artifact(uri)
+    if artifact.manifest.kind not in REPORTED:
+        raise InvalidInputError(
+            f"{uri}: is an artifact of kind {artifact.manifest.kind}; expected {' or '.join(REPORTED)}"
+        )
+    return artifact
 
 
 def _verified(artifact: Artifact) -> IO[bytes]:

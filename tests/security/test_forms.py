@@ -22,6 +22,7 @@ from captionflow.core.errors import InvalidInputError, StoreError
 from captionflow.core.runs import artifact_uri
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.parameters import IngestParameters
+from captionflow.validation.parameters import ValidateParameters
 from kfp_pipeline.names import input_of
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
@@ -227,7 +228,7 @@ def text_fields(dag: Any) -> list[str]:
 # A compiled pipeline does not tell the choices of its parameters.
 CHOICES = {
     name: schema
-    for cls in (IngestParameters, PreprocessParameters, TrainParameters, BeamParameters)
+    for cls in (IngestParameters, ValidateParameters, PreprocessParameters, TrainParameters, BeamParameters)
     for ours, schema in cls.json_schema().items()
     for name in (ours, input_of(ours))
 }
