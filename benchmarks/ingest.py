@@ -1,9 +1,9 @@
-"""Measure the time and memory of ingest on a collection of COCO train2014's size.
+"""Measure the time and memory of ingest, and of validate, on a collection of COCO train2014's size.
 
     python benchmarks/ingest.py [--images N] [--captions N] [--gzip]
 
-The collection is synthetic, with COCO's fields and their typical lengths. `captionflow ingest` runs in a
-process of its own; its peak resident memory is printed beside the goal of 300 MB.
+The collection is synthetic, with COCO's fields and their typical lengths. Each command runs in a process of its own; the
+peak resident memory of ingest is printed beside the goal of 300 MB.
 """
 
 import argparse
@@ -35,7 +35,8 @@ def main() -> None:
         source = Path(folder, "captions.json.gz" if arguments.gzip else "captions.json")
         with gzip.open(source, "wb", 6) if arguments.gzip else source.open("wb") as file:
             written = sum(file.write(part.encode()) for part in _coco(arguments.images, arguments.captions))
-        seconds = _ingest(source, Path(folder, "ingested"))
+        ingested = f"{folder}/ingested"
+        seconds = _seconds("ingest", "--sources", str(source), "--output", ingested)
         counts = json.loads(Path(folder, "ingested", "manifest.json").read_bytes())["counts"]
         # Linux counts in KiB, macOS in bytes.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -43,12 +44,13 @@ def main() -> None:
         print(f"captions         {counts['captions']['in']:8d}, {counts['images']} images")
         print(f"time             {seconds:8.1f} s, {counts['captions']['in'] / seconds:.0f} captions/s")
         print(f"peak memory      {peak / 1e6:8.0f} MB, goal: under {GOAL_MB} MB")
+        seconds = _seconds("validate", "--ingested", ingested, "--output", f"{folder}/validation")
+        print(f"validate         {seconds:8.1f} s, {counts['captions']['in'] / seconds:.0f} captions/s")
 
 
-def _ingest(source: Path, output: Path) -> float:
-    command = [sys.executable, "-m", "captionflow", "ingest", "--sources", str(source), "--output", str(output)]
+def _seconds(*arguments: str) -> float:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "captionflow", *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 

@@ -1,14 +1,16 @@
 """`captionflow validate`: what is measured, what is an anomaly, and a page that trusts no caption."""
 
+import hashlib
 import json
 import logging
 import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -25,11 +27,10 @@ from captionflow.validation.frequent import Frequent
 from captionflow.validation.keys import Keys, fingerprint
 from captionflow.validation.measure import host_of
 from captionflow.validation.parameters import ValidateParameters
-from captionflow.validation.schema import Domain, Range, Schema, infer
+from captionflow.validation.schema import Schema, infer
 from captionflow.validation.statistics import (
     CATEGORIES,
     NUMBERS,
-    SHARES,
     Categories,
     Numbers,
     Statistics,
@@ -148,25 +149,18 @@ def test_languages_are_guessed_of_a_sample_that_is_the_same_in_any_order(tmp_pat
     assert some == turned
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-5, 5) | INT64), st.integers(1, 5), st.integers(1, 7))
 def test_keys_are_counted_however_they_are_parted(numbers: list[int], parts: int, at_a_time: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setattr(keys_module, "_ADDED_AT_A_TIME", at_a_time)
-        folder = Path(patch_folder(patch))
-        keys = Keys(folder / "keys", parts)
+        keys = Keys(Path(folder) / "keys", parts)
         for number in numbers:
             keys.add(number, ~number)
         records = [record for group in keys.groups() for record in group.tolist()]
     assert {key: count for key, count, _ in records} == Counter(numbers)
     assert len(records) == len(set(numbers))
     assert all(note == ~key for key, _, note in records)
-
-
-def patch_folder(patch: pytest.MonkeyPatch) -> str:
-    """A new folder, which goes with the end of the session."""
-    import tempfile
-
-    return tempfile.mkdtemp()
 
 
 @given(st.lists(st.integers(0, 50).map(str)), st.integers(1, 10))
@@ -225,7 +219,8 @@ def statistics(draw: Callable[[Any], Any]) -> Statistics:
 @given(statistics())
 def test_captions_fit_the_schema_that_is_inferred_of_them(found: Statistics) -> None:
     schema = infer(found)
-    assert [each for each in anomalies(found, schema, []) if each.name not in SHARES or found.shares[each.name] <= 1] == []
+    # Made up, more may be twice than there are.
+    assert [each for each in anomalies(found, schema, []) if found.shares.get(each.name, 0) <= 1] == []
     assert Schema.from_json(schema.to_json()) == schema
     assert Statistics.from_json(found.to_json()) == found
     assert not [drift for drift in drifts(found, found, ValidateParameters()) if drift.distance]
@@ -316,9 +311,11 @@ def test_a_schema_is_given_by_its_artifact_or_by_an_edited_copy(tmp_path: Path) 
     assert schema["categories"]["hosts"] == {"allowed": ["x"], "max_other_share": 0.0}
     assert schema["categories"]["languages"]["allowed"] == ["en"]
     assert schema["numbers"]["captions_per_image"] == {"minimum": 2, "maximum": 2}
-    elsewhere = [replace(row, image_url="http://other/1.jpg") for row in captions(images=1)]
-    given = str(tmp_path / "one" / "validation")
-    made = validated(tmp_path / "two", [*captions(), *elsewhere[:0], *_more(elsewhere)], schema=given)
+    more = captions() + [
+        replace(CAPTION, image_id=9000, id=id_, image_url="http://other/1.jpg", caption=f"{SENTENCES[0]} {id_}")
+        for id_ in (9000, 9001)
+    ]
+    made = validated(tmp_path / "two", more, schema=str(tmp_path / "one" / "validation"))
     (anomaly,) = (each for each in made["anomalies"]["anomalies"] if each["name"] == "hosts")
     assert anomaly == {
         "name": "hosts", "seen": "others with a share of 0.04762: 'other' 0.04762",
@@ -327,11 +324,7 @@ def test_a_schema_is_given_by_its_artifact_or_by_an_edited_copy(tmp_path: Path) 
     assert made["schema"] == schema
     schema["categories"]["hosts"]["allowed"].append("other")
     schema["numbers"] = {}
-    assert "hosts" not in named(tmp_path / "three", [*captions(), *_more(elsewhere)], schema=written(tmp_path, schema))
-
-
-def _more(rows: list[ImageCaption]) -> list[ImageCaption]:
-    return [replace(row, image_id=9000, id=9000 + i) for i, row in enumerate(rows)]
+    assert "hosts" not in named(tmp_path / "three", more, schema=written(tmp_path, schema))
 
 
 DRIFTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -395,8 +388,6 @@ def test_a_baseline_that_is_none_is_told_in_one_line(what: str, trainable: str, 
 
 def _sign_again(file: Path) -> None:
     """Write the manifest for a file as it is now."""
-    import hashlib
-
     manifest = file.with_name("manifest.json")
     rows = json.loads(manifest.read_text())
     for row in rows["files"]:
@@ -527,9 +518,7 @@ def test_the_commands_of_the_docs_work(ingested: str, tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text(), st.integers(0, 3))))
 def test_any_caption_can_be_measured(texts: list[tuple[str, str, int]]) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         rows = [
             replace(CAPTION, id=i, image_id=image, caption=caption, image_url=f"http://x/{image}", image_license=licence)
             for i, (caption, licence, image) in enumerate([("A dog.", "x", 4), *texts])

@@ -195,7 +195,7 @@ def test_who_runs_what_is_refused_in_a_form_by_the_name_of_its_variable(
     )
 
 
-@pytest.mark.parametrize("task_id", ["preprocess", "train", "evaluate"])
+@pytest.mark.parametrize("task_id", ["validate", "preprocess", "train", "evaluate"])
 def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any], task_id: str) -> None:
     from airflow.providers.common.compat.sdk import AirflowFailException
 
