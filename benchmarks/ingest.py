@@ -2,8 +2,8 @@
 
     python benchmarks/ingest.py [--images N] [--captions N] [--gzip]
 
-The collection is synthetic, with COCO's fields and their typical lengths. Each command runs in a process of its own; the
-peak resident memory of ingest is printed beside the goal of 300 MB.
+The collection is synthetic, with COCO's fields and their typical lengths. Each command runs in a process of its own;
+the peak resident memory of ingest is printed beside the goal of 300 MB.
 """
 
 import argparse

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from captionflow.core.artifact import open_artifact
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.records import ImageCaption
+from captionflow.core.steps import MODEL, PREPROCESSED
 from captionflow.core.summary import summary
 from captionflow.validation import keys as keys_module
 from captionflow.validation.anomalies import anomalies, divergence, drifts, largest_change
@@ -41,6 +42,7 @@ from captionflow.validation.validate import validate
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow
 from tests.recipes import ROOT, commands, run
+from tests.security.test_output import forge
 from tests.test_dag import content
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -369,9 +371,10 @@ def test_without_change_there_is_no_drift(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["another kind", "gone", "changed", "forged"])
-def test_a_baseline_that_is_none_is_told_in_one_line(what: str, trainable: str, tmp_path: Path) -> None:
+def test_a_baseline_that_is_none_is_told_in_one_line(what: str, tmp_path: Path) -> None:
     validated(tmp_path / "before", captions())
-    baseline = {"another kind": trainable, "gone": f"{tmp_path}/none"}.get(what, f"{tmp_path}/before/validation")
+    preprocessed = forge(tmp_path / PREPROCESSED, PREPROCESSED).uri
+    baseline = {"another kind": preprocessed, "gone": f"{tmp_path}/none"}.get(what, f"{tmp_path}/before/validation")
     file = Path(baseline) / "statistics.json"
     if what in ("changed", "forged"):
         file.write_text(file.read_text().replace('"captions": 40', '"captions": "x"'))
@@ -380,7 +383,8 @@ def test_a_baseline_that_is_none_is_told_in_one_line(what: str, trainable: str, 
     with pytest.raises(InvalidInputError) as raised:
         validated(tmp_path / "after", captions(), baseline=baseline)
     expected = {
-        "another kind": f"--baseline: {trainable}: is an artifact of kind preprocessed; expected ingested or validation",
+        "another kind": f"--baseline: {preprocessed}: is an artifact of kind preprocessed; "
+        "expected ingested or validation",
         "gone": f"{baseline}: there is no such artifact; check the path",
     }.get(what, f"{file}: differs from its manifest; make the artifact again")
     assert str(raised.value) == expected
@@ -467,7 +471,7 @@ def test_no_text_can_write_html(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "<img" not in html
     assert "{{ 7 * 7 }}" in html
     assert "default-src 'none'; style-src 'unsafe-inline'" in html
-    assert not re.search(r'(src|href)=', re.sub(r"&lt;.*?&gt;", "", html))
+    assert not re.search(r"(src|href)=", re.sub(r"&lt;.*?&gt;", "", html))
     assert "\u202e" not in html
     assert not [line for line in caplog.messages if "\x1b" in line or "\n" in line]
     assert made["statistics"]["repeated_captions"] == [[HOSTILE, 2]]
@@ -487,9 +491,7 @@ def test_the_report_shows_what_was_found(tmp_path: Path) -> None:
     assert html.count("<rect") > 20
 
 
-def test_a_summary_tells_of_anomalies_and_of_runs_from_before_there_was_the_step(
-    ingested: str, trainable: str, model: str, tmp_path: Path
-) -> None:
+def test_a_summary_tells_of_anomalies_and_of_runs_from_before_there_was_the_step(ingested: str, tmp_path: Path) -> None:
     shutil.copytree(ingested, tmp_path / "ingested")
     assert summary(str(tmp_path)).startswith("state         failed: there is no validation artifact\n")
     validate(ingested, str(tmp_path / "validation"), ValidateParameters())
@@ -500,8 +502,8 @@ def test_a_summary_tells_of_anomalies_and_of_runs_from_before_there_was_the_step
         f"report        {tmp_path}/validation/report.html",
     ]
     shutil.rmtree(tmp_path / "validation")
-    shutil.copytree(trainable, tmp_path / "preprocessed")
-    shutil.copytree(model, tmp_path / "model")
+    forge(tmp_path / PREPROCESSED, PREPROCESSED, counts={"captions": {"in": 3, "out": 2, "rejected": 1}})
+    forge(tmp_path / MODEL, MODEL, counts={"epochs": 2, "best_epoch": 1, "weights": 1})
     told = summary(str(tmp_path)).splitlines()
     assert told[0] == "state         failed: there is no evaluation artifact"
     assert [line.split()[0] for line in told[1:]] == ["ingested", "preprocessed", "model"]
@@ -520,7 +522,9 @@ def test_the_commands_of_the_docs_work(ingested: str, tmp_path: Path) -> None:
 def test_any_caption_can_be_measured(texts: list[tuple[str, str, int]]) -> None:
     with TemporaryDirectory() as folder:
         rows = [
-            replace(CAPTION, id=i, image_id=image, caption=caption, image_url=f"http://x/{image}", image_license=licence)
+            replace(
+                CAPTION, id=i, image_id=image, caption=caption, image_url=f"http://x/{image}", image_license=licence
+            )
             for i, (caption, licence, image) in enumerate([("A dog.", "x", 4), *texts])
         ]
         made = validated(Path(folder), rows, language_sample=5)["statistics"]

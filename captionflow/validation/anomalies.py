@@ -67,10 +67,10 @@ def drifts(statistics: Statistics, baseline: Statistics, parameters: ValidatePar
         now, before = statistics.categories[name], baseline.categories[name]
         if now.total and before.total:
             value, distance = largest_change(now, before)
-            detail = f" of {_shown(value)}, from {before.share(value):.4g} to {now.share(value):.4g}" if distance else ""
-            found.append(
-                Drift(f"{DRIFT}{name}", "change of the share", distance, parameters.max_share_change, detail)
+            detail = (
+                f" of {_shown(value)}, from {before.share(value):.4g} to {now.share(value):.4g}" if distance else ""
             )
+            found.append(Drift(f"{DRIFT}{name}", "change of the share", distance, parameters.max_share_change, detail))
     for name in NUMBERS:
         lengths, earlier = statistics.numbers[name], baseline.numbers[name]
         if lengths.count and earlier.count:
