@@ -79,11 +79,11 @@ def write_report(
         rejected=rejected,
         shares={title: (name, statistics.shares[name]) for name, title in _SHARES.items()},
         numbers=[
-            _of_numbers(title, statistics.numbers[name], baseline and baseline.numbers[name])
+            _of_numbers(title, statistics.numbers[name], baseline.numbers[name] if baseline else None)
             for name, title in _NUMBERS.items()
         ],
         categories=[
-            _of_categories(title, statistics.categories[name], baseline and baseline.categories[name])
+            _of_categories(title, statistics.categories[name], baseline.categories[name] if baseline else None)
             for name, title in _CATEGORIES.items()
         ],
         lineage=lineage,
