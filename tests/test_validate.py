@@ -41,7 +41,7 @@ from captionflow.validation.statistics import (
 from captionflow.validation.validate import validate
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow
-from tests.recipes import ROOT, commands, run
+from tests.recipes import ROOT, commands, recipe, run
 from tests.security.test_output import forge
 from tests.test_dag import content
 
@@ -225,7 +225,7 @@ def test_captions_fit_the_schema_that_is_inferred_of_them(found: Statistics) -> 
     assert [each for each in anomalies(found, schema, []) if found.shares.get(each.name, 0) <= 1] == []
     assert Schema.from_json(schema.to_json()) == schema
     assert Statistics.from_json(found.to_json()) == found
-    assert not [drift for drift in drifts(found, found, ValidateParameters()) if drift.distance]
+    assert not [drift for drift in drifts(found, found, schema, ValidateParameters()) if drift.distance]
 
 
 @given(statistics(), statistics())
@@ -282,7 +282,7 @@ def test_what_leaves_the_schema_is_an_anomaly(schema: dict[str, Any], expected: 
 
 WRONG_SCHEMAS: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", "is not JSON: "),
-    "no object": ([], "is not a JSON object with some of numbers, categories, max_shares, only_warn"),
+    "no object": ([], "is not a JSON object with some of numbers, categories, max_shares, max_drifts, only_warn"),
     "a section that is none": ({"number": {}}, "the schema has 'number', which is none of numbers, "),
     "a section that is a list": ({"numbers": []}, "numbers is not a JSON object"),
     "a name that is none": ({"max_shares": {"dogs": 0}}, "max_shares has 'dogs', which is none of unknown_licenses, "),
@@ -361,6 +361,21 @@ def test_drift_from_a_baseline_is_named_and_the_same_of_its_captions_and_of_its_
     assert len(found[0]["drift"]) == len(NUMBERS) + len(CATEGORIES)
     assert named(tmp_path / "loose", after, schema=schema, baseline=str(tmp_path / "before" / "ingested"),
                  max_share_change=1.0, max_divergence=1.0) == []  # fmt: skip
+
+
+def test_the_schema_says_by_name_how_far_what_may_drift(tmp_path: Path) -> None:
+    validated(tmp_path / "before", captions())
+    after = [replace(row, image_license="y", split="test") for row in captions()]
+    schema = written(tmp_path, {"max_drifts": {"drift_licenses": 1}, "only_warn": ["drift_splits"]})
+    made = validated(
+        tmp_path / "after", after, schema=schema, baseline=str(tmp_path / "before" / "validation"), on_anomaly="fail"
+    )
+    assert made["anomalies"]["anomalies"] == [
+        {
+            "name": "drift_splits", "seen": "the share of 'none' went from 1 to 0: 1", "allowed": "at most 0.1",
+            "severity": "warning",
+        }
+    ]  # fmt: skip
 
 
 def test_without_change_there_is_no_drift(tmp_path: Path) -> None:
@@ -512,7 +527,10 @@ def test_a_summary_tells_of_anomalies_and_of_runs_from_before_there_was_the_step
 def test_the_commands_of_the_docs_work(ingested: str, tmp_path: Path) -> None:
     hand = tmp_path / "artifacts" / "hand"
     shutil.copytree(ingested, hand / "ingested")
-    run(commands("Before anything is fetched", ROOT / "docs" / "data.md"), tmp_path, ROOT)
+    page = ROOT / "docs" / "data.md"
+    run(commands("Before anything is fetched", page), tmp_path, ROOT)
+    (example,) = re.findall(r"^```json\n(.*?)^```$", recipe("Before anything is fetched", page), re.M | re.S)
+    assert Schema.from_json(example.encode()).max_drifts
     for name in ("validation", "validation-2"):
         open_artifact(str(hand / name), "validation").verify()
 

@@ -35,13 +35,12 @@ class Anomaly:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far one of the distributions is from that of the baseline, from 0 to 1, and how far it may be."""
+    """How far a distribution is from that of the baseline, from 0 to 1, how far it may be, and what was seen."""
 
     name: str
-    measure: str
     distance: float
     allowed: float
-    detail: str
+    seen: str
 
     @property
     def is_anomaly(self) -> bool:
@@ -53,30 +52,34 @@ def anomalies(statistics: Statistics, schema: Schema, drifts: list[Drift]) -> li
     """Return what is outside of the schema, and the drifts that are too far."""
     found = [*_outside(statistics, schema)]
     found += [
-        (drift.name, f"{drift.measure} {drift.distance:.4g}{drift.detail}", f"at most {drift.allowed:g}")
+        (drift.name, f"{drift.seen}: {drift.distance:.4g}", f"at most {drift.allowed:g}")
         for drift in drifts
         if drift.is_anomaly
     ]
     return [Anomaly(*each, severity=WARNING if each[0] in schema.only_warn else ERROR) for each in found]
 
 
-def drifts(statistics: Statistics, baseline: Statistics, parameters: ValidateParameters) -> list[Drift]:
-    """Return the distance of each distribution from that of the baseline; of those that one of the two lacks, none."""
+def drifts(statistics: Statistics, baseline: Statistics, schema: Schema, parameters: ValidateParameters) -> list[Drift]:
+    """Return the distance of each distribution from that of the baseline; of those that one of the two lacks, none.
+
+    How far one may be the schema says by its name, or else the parameters.
+    """
     found = []
     for name in CATEGORIES:
         now, before = statistics.categories[name], baseline.categories[name]
         if now.total and before.total:
             value, distance = largest_change(now, before)
-            detail = (
-                f" of {_shown(value)}, from {before.share(value):.4g} to {now.share(value):.4g}" if distance else ""
-            )
-            found.append(Drift(f"{DRIFT}{name}", "change of the share", distance, parameters.max_share_change, detail))
+            change = f"the share of {_shown(value)} went from {before.share(value):.4g} to {now.share(value):.4g}"
+            found.append((name, distance, parameters.max_share_change, change if distance else "no share has changed"))
     for name in NUMBERS:
-        lengths, earlier = statistics.numbers[name], baseline.numbers[name]
-        if lengths.count and earlier.count:
-            distance = divergence(lengths, earlier)
-            found.append(Drift(f"{DRIFT}{name}", "Jensen-Shannon divergence", distance, parameters.max_divergence, ""))
-    return found
+        numbers, earlier = statistics.numbers[name], baseline.numbers[name]
+        if numbers.count and earlier.count:
+            distance = divergence(numbers, earlier)
+            found.append((name, distance, parameters.max_divergence, "Jensen-Shannon divergence"))
+    return [
+        Drift(f"{DRIFT}{name}", distance, schema.max_drifts.get(f"{DRIFT}{name}", allowed), seen)
+        for name, distance, allowed, seen in found
+    ]
 
 
 def largest_change(one: Categories, other: Categories) -> tuple[str, float]:

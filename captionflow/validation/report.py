@@ -16,11 +16,11 @@ _NUMBERS = {
     "words_per_caption": "Words a caption",
 }
 _CATEGORIES = {
-    "words": "Words",
     "licenses": "Licences, by caption",
     "hosts": "Hosts, by caption",
     "splits": "Splits, by caption",
     "languages": "Languages, guessed of a sample",
+    "words": "Words",
 }
 _SHARES = {
     "unknown_licenses": "unknown licences",
@@ -34,11 +34,12 @@ _LONGEST_TABLE = 20
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a chart: what it stands for, its share, and that of the baseline if there is one."""
+    """A bar of a chart: its label, its share, that of the baseline if there is one, how many numbers it holds."""
 
     label: str
     share: float
     baseline: float | None
+    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Chart:
 
     @property
     def highest(self) -> float:
-        """The largest share of all."""
-        return max((share for bar in self.bars for share in (bar.share, bar.baseline or 0.0)), default=0.0) or 1.0
+        """The largest share of a number."""
+        shares = (share / bar.width for bar in self.bars for share in (bar.share, bar.baseline or 0.0))
+        return max(shares, default=0.0) or 1.0
 
 
 def write_report(
@@ -95,7 +97,7 @@ def _of_numbers(title: str, numbers: Numbers, baseline: Numbers | None) -> Chart
         return found.bins.get(low, 0) / max(1, found.count)
 
     bars = [
-        Bar(_label(low), share(numbers, low), share(baseline, low) if baseline else None)
+        Bar(_label(low), share(numbers, low), share(baseline, low) if baseline else None, next_bin(low) - low)
         for low in _bins([numbers, *([baseline] if baseline else [])])
     ]
     note = (

@@ -17,13 +17,14 @@ from captionflow.validation.statistics import CATEGORIES, NUMBERS, SHARES, Categ
 SCHEMA = "schema.json"
 DRIFT = "drift_"
 """What the name of an anomaly begins with that is a drift from the baseline."""
-NAMES = (*NUMBERS, *CATEGORIES, *SHARES, *(f"{DRIFT}{name}" for name in (*NUMBERS, *CATEGORIES)))
+DRIFTS = tuple(f"{DRIFT}{name}" for name in (*NUMBERS, *CATEGORIES))
+NAMES = (*NUMBERS, *CATEGORIES, *SHARES, *DRIFTS)
 """The names of all anomalies."""
 
 _LARGEST = 1 << 20
 # What is inferred: a list of values that is longer would change with every new collection.
 _LONGEST_LIST = 50
-_FREQUENT_LANGUAGE = 0.05
+_FREQUENT_LANGUAGE, _WRONG_GUESSES = 0.05, 0.02
 _ROUNDING = 1e-9
 _GUESSED = ("languages", f"{DRIFT}languages")
 _LISTED = ("licenses", "hosts", "splits", "languages")
@@ -71,12 +72,14 @@ class Schema:
         numbers: for some of `NUMBERS`.
         categories: for some of `CATEGORIES`.
         max_shares: for some of `SHARES`.
+        max_drifts: for some of `DRIFTS`, in place of the parameters.
         only_warn: anomalies, by name, that never fail the step.
     """
 
     numbers: dict[str, Range] = field(default_factory=dict)
     categories: dict[str, Domain] = field(default_factory=dict)
     max_shares: dict[str, float] = field(default_factory=dict)
+    max_drifts: dict[str, float] = field(default_factory=dict)
     only_warn: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
@@ -102,6 +105,7 @@ class Schema:
             _section(row, "numbers", NUMBERS, Range.from_json),
             _section(row, "categories", CATEGORIES, Domain.from_json),
             _section(row, "max_shares", SHARES, _share),
+            _section(row, "max_drifts", DRIFTS, _share),
             _texts(row.get("only_warn", [])),
         )
         _check_names(schema.only_warn, NAMES, "only_warn")
@@ -122,7 +126,7 @@ def infer(statistics: Statistics) -> Schema:
             if (domain := _domain(statistics.categories[name], guessed=name in _GUESSED)).allowed
         },
         {name: _percent_above(share) for name, share in statistics.shares.items()},
-        _GUESSED,
+        only_warn=_GUESSED,
     )
 
 
@@ -160,7 +164,7 @@ def _domain(categories: Categories, *, guessed: bool) -> Domain:
     if (categories.rest and not guessed) or len(allowed) > _LONGEST_LIST:
         return Domain(())
     others = 1 - sum(map(categories.share, allowed))
-    return Domain(allowed, _percent_above(others) if guessed else 0.0)
+    return Domain(allowed, _percent_above(others + _WRONG_GUESSES) if guessed else 0.0)
 
 
 def _percent_above(share: float) -> float:

@@ -52,8 +52,8 @@ def validate(ingested: str, output: str, parameters: ValidateParameters) -> str:
 
     statistics = measure(data, parameters.language_sample)
     baseline = _statistics_of(before, parameters.language_sample) if before else None
-    found = drifts(statistics, baseline, parameters) if baseline else []
     schema = given or infer(statistics)
+    found = drifts(statistics, baseline, schema, parameters) if baseline else []
     result = _Result(statistics, baseline, schema, anomalies(statistics, schema, found), found)
     files = [
         draft.put(STATISTICS, statistics.to_json()),
