@@ -1,11 +1,11 @@
-"""Measure the time and memory of ingest on a collection of COCO train2014's size, or on Parquet of any size.
+"""Measure the time and memory of ingest, and of validate, on a collection of COCO train2014's size, or on Parquet.
 
     python benchmarks/ingest.py [--images N] [--captions N] [--gzip]
     python benchmarks/ingest.py --parquet [--captions N]
 
 The collection is synthetic, with COCO's fields and their typical lengths, or LAION's columns of URLs and texts in files
-of a million rows. `captionflow ingest` runs in a process of its own; its peak resident memory is printed, for
-COCO's size beside the goal of 300 MB.
+of a million rows. Each command runs in a process of its own; the peak resident memory of ingest is printed, for COCO's
+size beside the goal of 300 MB.
 """
 
 import argparse
@@ -41,7 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="captionflow-benchmark-") as folder:
         source = Path(folder, "source")
         written = _write_parquet(source, arguments.captions) if arguments.parquet else _write_coco(source, arguments)
-        seconds = _ingest(source, Path(folder, "ingested"))
+        ingested = f"{folder}/ingested"
+        seconds = _seconds("ingest", "--sources", str(source), "--output", ingested)
         counts = json.loads(Path(folder, "ingested", "manifest.json").read_bytes())["counts"]
         # Linux counts in KiB, macOS in bytes.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -49,6 +50,8 @@ def main() -> None:
         print(f"captions         {counts['captions']['in']:8d}, {counts['images']} images")
         print(f"time             {seconds:8.1f} s, {counts['captions']['in'] / seconds:.0f} captions/s")
         print(f"peak memory      {peak / 1e6:8.0f} MB{'' if arguments.parquet else f', goal: under {GOAL_MB} MB'}")
+        seconds = _seconds("validate", "--ingested", ingested, "--output", f"{folder}/validation")
+        print(f"validate         {seconds:8.1f} s, {counts['captions']['in'] / seconds:.0f} captions/s")
 
 
 def _write_coco(path: Path, arguments: argparse.Namespace) -> int:
@@ -70,10 +73,9 @@ def _write_parquet(folder: Path, rows: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _ingest(source: Path, output: Path) -> float:
-    command = [sys.executable, "-m", "captionflow", "ingest", "--sources", str(source), "--output", str(output)]
+def _seconds(*arguments: str) -> float:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "captionflow", *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""The main job as an Airflow DAG: ingest → preprocess (an Apache Beam job) → train → evaluate.
+"""The main job as an Airflow DAG: ingest → validate → preprocess (an Apache Beam job) → train → evaluate.
 
 Wiring only: a task for each row of the table of steps. What a task does is imported when it runs.
 """
@@ -43,8 +43,8 @@ captions, Parquet, CSV or JSON Lines of your own.
 
 The deployment says whether `train` and `evaluate` run in Airflow's worker, in a Kubernetes pod or as a Vertex AI job.
 
-Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells what it was made from. The page of
-`evaluate` has a button for the report.
+Each task's XCom is the URI of its artifact; `captionflow lineage URI` tells what it was made from. The pages of
+`validate` and `evaluate` have a button for the report.
 """,
     default_args=DEFAULT_ARGS,
 )
@@ -52,7 +52,9 @@ def image_captioning() -> None:
     """Chain the steps; what passes between them is URIs."""
     outputs: dict[str, Any] = {}
     for step in STEPS:
-        outputs[step.output] = task_of(step, {name: outputs[kind] for name, kind in step.inputs.items()}).output
+        task = task_of(step, {name: outputs[kind] for name, kind in step.inputs.items()})
+        task.set_upstream([outputs[kind] for kind in step.after])
+        outputs[step.output] = task.output
 
 
 image_captioning()

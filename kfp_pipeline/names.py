@@ -2,7 +2,7 @@
 
 from captionflow.core.steps import EVALUATION, INGESTED, MODEL, PREPROCESSED
 
-_COMPONENTS = {"ingest": "ingestion", "preprocess": "preprocessing", "evaluate": "evaluation"}
+_COMPONENTS = {"ingest": "ingestion", "validate": "validation", "preprocess": "preprocessing", "evaluate": "evaluation"}
 _ARTIFACTS = {
     INGESTED: "ingested_dataset_path",
     PREPROCESSED: "preprocessed_dataset_path",

@@ -45,11 +45,14 @@ def _pipeline(parameters: CompileParameters) -> Any:
         shared = parameters.cache_folder and f"{parameters.cache_folder}/{INPUTS}"
         location = {"base_artifact_path": arguments[ROOT], "run_id": shared or dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         uris: dict[str, Any] = {}
+        tasks: dict[str, Any] = {}
         for component in COMPONENTS:
             own = {name: arguments[name] for name in component.schemas}
             task = loaded[component.name](**location, **own, **{name: uris[name] for name in component.uris})
+            task.after(*(tasks[kind] for kind in component.step.after))
             _configure(task, component.step, parameters)
             uris[component.output] = task.output
+            tasks[component.step.output] = task
 
     return dsl.pipeline(
         _with_inputs(chain, schemas),

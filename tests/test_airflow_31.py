@@ -22,6 +22,6 @@ def test_the_whole_dag_runs_to_success(small_sample: Path, tmp_path: Path) -> No
     airflow = Composer(python, tmp_path / "package", tmp_path / "home")
     assert airflow.run("-m", "airflow", "version").stdout.splitlines()[-1].startswith("3.1.")
     made = airflow.run_dag(small_sample)
-    assert made.keys() == {"ingested", "preprocessed", "model", "evaluation"}
+    assert made.keys() == {"ingested", "validation", "preprocessed", "model", "evaluation"}
     for artifact in made.values():
         artifact.verify()

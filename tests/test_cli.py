@@ -59,7 +59,7 @@ def test_the_version_is_that_of_the_code_and_imports_nothing_heavy(helped: dict[
 
 
 def test_the_help_names_every_command(helped: dict[str, list[object]]) -> None:
-    assert {"sample", "ingest", "preprocess", "train", "evaluate", "caption", "lineage"} <= set(COMMANDS)
+    assert {"sample", "ingest", "validate", "preprocess", "train", "evaluate", "caption", "lineage"} <= set(COMMANDS)
     assert all(command in str(helped[""][2]) for command in COMMANDS)
 
 
@@ -113,6 +113,7 @@ WRONG = {
     "the rejects of nothing": "rejects {folder}/missing",
     "the rejects of a file": "rejects {folder}/captions.jsonl",
     "captioning no picture": "caption --model {folder}",
+    "validating no artifact": "validate --ingested {folder} --output {folder}/out",
     "preprocessing to an unknown size": "preprocess --ingested {folder} --output {folder}/out --image-size 3",
 }
 

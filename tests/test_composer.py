@@ -50,7 +50,7 @@ def test_the_package_is_what_composer_can_run_and_no_more(packaged: Path) -> Non
     assert wheel == f"captionflow-{code_version()}-py3-none-any.whl"
     with ZipFile(packaged / wheel) as content:
         names = set(content.namelist())
-    assert "captionflow/evaluation/report.html.j2" in names
+    assert {"captionflow/evaluation/report.html.j2", "captionflow/validation/report.html.j2"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == PACKAGES
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {name for name in names if name.endswith(".py")} <= set(listed.stdout.split())
@@ -192,10 +192,10 @@ def test_the_web_server_has_the_plugin_without_the_dags(composer: Composer, tmp_
 
 @pytest.mark.composer
 @pytest.mark.slow
-def test_ingest_and_preprocess_run_there(composer: Composer, packaged: Path, small_sample: Path) -> None:
+def test_ingest_validate_and_preprocess_run_there(composer: Composer, packaged: Path, small_sample: Path) -> None:
     # Training needs what Composer does not have.
-    made = composer.run_dag(small_sample, "--mark-success-pattern", "(?!ingest$|preprocess$).+")
-    assert made.keys() == {"ingested", "preprocessed"}
+    made = composer.run_dag(small_sample, "--mark-success-pattern", "(?!ingest$|validate$|preprocess$).+")
+    assert made.keys() == {"ingested", "validation", "preprocessed"}
     made["preprocessed"].verify()
     manifest = made["preprocessed"].manifest
     assert manifest.counts["images"]["out"] == 60

@@ -20,12 +20,13 @@ from captionflow.core.summary import summary
 from captionflow.evaluation.parameters import EvaluateParameters
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.parameters import IngestParameters
+from captionflow.validation.parameters import ValidateParameters
 from tests.dags import DAGS, load
 from tests.processes import kill_when
 from tests.servers import Site
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("ingested", "preprocessed", "model", "evaluation")
+KINDS = ("ingested", "validation", "preprocessed", "model", "evaluation")
 RUN_AT = "2026-01-02T03:04:05+00:00"
 RUN_ID = f"manual__{RUN_AT}"
 QUICK = {"image_size": 64, "split": "0.8,0.1,0.1", "epochs": 2, "width": 32, "encoder_depth": 0, "licenses": ["*"]}
@@ -120,10 +121,11 @@ def artifacts(airflow: Airflow) -> Artifacts:
     return found
 
 
-def test_the_chain_is_ingest_preprocess_train_evaluate(dag: Any) -> None:
+def test_the_chain_is_ingest_validate_preprocess_train_evaluate(dag: Any) -> None:
     assert dag.topological_sort()[0].task_id == "ingest"
     assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
-        "ingest": {"preprocess"},
+        "ingest": {"validate", "preprocess"},
+        "validate": {"preprocess"},
         "preprocess": {"train", "evaluate"},
         "train": {"evaluate"},
         "evaluate": set(),
@@ -158,12 +160,12 @@ def test_the_form_shows_what_changes_from_run_to_run_and_folds_the_rest(dag: Any
         "runner", "beam_options", "epochs", "batch_size", "learning_rate", "seed", "beam_size",
     ]  # fmt: skip
     assert {section for section in sections.values() if section} == {
-        "Advanced: ingest", "Advanced: preprocess", "Advanced: train", "Advanced: evaluate",
+        "Advanced: ingest", "Advanced: validate", "Advanced: preprocess", "Advanced: train", "Advanced: evaluate",
     }  # fmt: skip
 
 
 def test_the_form_offers_every_parameter_with_its_meaning_and_bounds(dag: Any) -> None:
-    for step in (IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
+    for step in (IngestParameters, ValidateParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
         for name, schema in step.json_schema().items():
             offered = dag.params.get_param(name)
             assert offered.description == schema["description"]
@@ -218,13 +220,14 @@ def undisturbed(airflow: Airflow, small_sample: Path) -> Artifacts:
 def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow) -> None:
     assert airflow.xcoms() == {
         task: str(airflow.folder(kind))
-        for task, kind in zip(("ingest", "preprocess", "train", "evaluate"), KINDS, strict=True)
+        for task, kind in zip(("ingest", "validate", "preprocess", "train", "evaluate"), KINDS, strict=True)
     }
     for kind in KINDS:
         open_artifact(str(airflow.folder(kind)), kind).verify()
     told = summary(str(airflow.folder("model").parent)).splitlines()
     assert told[0].split() == ["state", "success"]
-    assert [line.split()[1] for line in told[1:5]] == [str(airflow.folder(kind)) for kind in KINDS]
+    uris = [line.split()[1] for line in told if line.split()[0] in KINDS]
+    assert uris == [str(airflow.folder(kind)) for kind in KINDS]
     assert told[-1].split() == ["report", str(airflow.folder("evaluation") / "report.html")]
 
 
@@ -250,6 +253,11 @@ def test_a_killed_task_runs_again_to_the_same_artifacts(
 
 FIRST_REFUSED = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 DATAFLOW = {"runner": "DataflowRunner"}
+TOO_STRICT = {
+    "numbers": {"captions_per_image": {"minimum": 6, "maximum": 9}}, "max_shares": {"duplicate_captions": 1},
+    "categories": {"licenses": {"allowed": ["Attribution License"]}}, "only_warn": ["licenses"],
+}  # fmt: skip
+"""A schema that the sample does not fit."""
 REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"sources": ["{artifacts}/none.json"]}, {}, "/artifacts/none.json: cannot be read (no such file)"),
     ({"split": "0.5,0.5,0.5"}, {}, "--split: 0.5,0.5,0.5 adds up to 1.5, not to 1"),
@@ -268,6 +276,11 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
         {"BEAM_OPTIONS": '{"DataflowRunner": 1}'},
         'CAPTIONFLOW_BEAM_OPTIONS: is not JSON like {{"FlinkRunner": ',
     ),
+    (
+        {"schema": "{artifacts}/schema.json", "on_anomaly": "fail"},
+        {},
+        "the captions have anomalies: captions_per_image; see {artifacts}/",
+    ),
 ]
 """What changes in a run's form, what its deployment says, and what the run says of that."""
 
@@ -275,10 +288,13 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
 @pytest.fixture(scope="module")
 def refusals(airflow: Airflow, small_sample: Path) -> list[tuple[bool, str]]:
     """Of each run that is refused: whether it succeeded, and what it said."""
+    airflow.artifacts.mkdir(exist_ok=True)
+    (airflow.artifacts / "schema.json").write_text(json.dumps(TOO_STRICT))
     runs = []
     for changes, said, _ in REFUSED:
         conf = conf_for(small_sample, **changes)
         conf["sources"] = [source.format(artifacts=airflow.artifacts) for source in conf["sources"]]
+        conf["schema"] = conf.get("schema", "").format(artifacts=airflow.artifacts)
         runs.append({"conf": conf, "env": {f"CAPTIONFLOW_{name}": value for name, value in said.items()}})
     command = [sys.executable, "-m", "tests.dag_test", "image_captioning", FIRST_REFUSED.isoformat(), "--each"]
     done = subprocess.run(command, env=airflow.env, input=json.dumps(runs), capture_output=True, text=True, check=True)
@@ -298,6 +314,19 @@ def test_wrong_input_and_wrong_settings_fail_at_once_with_a_clear_line(
     begun = [] if "Invalid input for param" in said else [("failed",)]
     assert airflow.query("SELECT state FROM dag_run WHERE run_id = ?", run_id) == begun
     assert airflow.retried(run_id) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("refusals")
+def test_captions_that_fail_validation_go_no_further_and_the_report_stays(airflow: Airflow) -> None:
+    (case,) = (case for case, (changes, _, _) in enumerate(REFUSED) if "schema" in changes)
+    run_id = f"manual__{(FIRST_REFUSED + timedelta(minutes=case)).isoformat()}"
+    states = airflow.query("SELECT task_id, state FROM task_instance WHERE run_id = ?", run_id)
+    assert dict(states) == {
+        "ingest": "success", "validate": "failed", "preprocess": "upstream_failed", "train": "upstream_failed",
+        "evaluate": "upstream_failed",
+    }  # fmt: skip
+    assert (airflow.artifacts / "image_captioning" / run_id / "validation" / "report.html").is_file()
 
 
 @pytest.mark.slow

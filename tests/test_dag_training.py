@@ -119,7 +119,8 @@ def test_the_deployment_chooses_the_operator_when_the_dag_is_built(
         monkeypatch.setenv(f"CAPTIONFLOW_{name.upper()}", value)
     tasks = load(DAGS / "image_captioning.py")["image_captioning"].task_dict
     assert {name: type(task).__name__ for name, task in tasks.items()} == {
-        "ingest": "IngestOperator", "preprocess": "PreprocessOperator", "train": operator, "evaluate": operator,
+        "ingest": "IngestOperator", "validate": "StepOperator", "preprocess": "PreprocessOperator", "train": operator,
+        "evaluate": operator,
     }  # fmt: skip
 
 

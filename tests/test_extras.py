@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = {
-    "ingestion": "ijson", "preprocessing": "apache-beam", "train": "torch", "evaluation": "pycocoevalcap",
-    "kubeflow": "kfp", "airflow": "apache-airflow", "all": "mlflow",
+    "ingestion": "ijson", "validation": "py3langid", "preprocessing": "apache-beam", "train": "torch",
+    "evaluation": "pycocoevalcap", "kubeflow": "kfp", "airflow": "apache-airflow", "all": "mlflow",
 }  # fmt: skip
 PATIENCE = 1800
 """Seconds; an idle machine of two cores needs some tens."""

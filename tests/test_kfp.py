@@ -18,6 +18,7 @@ from captionflow.cli.main import app
 from captionflow.evaluation.parameters import EvaluateParameters
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.parameters import IngestParameters
+from captionflow.validation.parameters import ValidateParameters
 from kfp_pipeline.component_files import COMPONENTS, Component, content
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline, pipeline_inputs
@@ -76,7 +77,8 @@ def test_the_documented_inputs_and_outputs_are_there() -> None:
     } <= names["preprocessing"]  # fmt: skip
     assert {"preprocessed_dataset_path", "base_artifact_path"} <= names["train"]
     assert [file["outputs"][0]["name"] for file in content.values()] == [
-        "ingested_dataset_path", "preprocessed_dataset_path", "trained_model_path", "evaluation_path",
+        "ingested_dataset_path", "validation_path", "preprocessed_dataset_path", "trained_model_path",
+        "evaluation_path",
     ]  # fmt: skip
     assert {"component_artifact_root", "gcp_project_id", "region", "dataflow_staging_root", "beam_runner"} <= set(
         pipeline_inputs()
@@ -101,7 +103,8 @@ def test_the_chain_is_that_of_the_dag_and_passes_uris(tmp_path: Path) -> None:
     tasks = spec_of(tmp_path)["root"]["dag"]["tasks"]
     assert {name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
         "ingestion": [],
-        "preprocessing": ["ingestion"],
+        "validation": ["ingestion"],
+        "preprocessing": ["ingestion", "validation"],
         "train": ["preprocessing"],
         "evaluation": ["preprocessing", "train"],
     }
@@ -116,7 +119,9 @@ def test_the_chain_is_that_of_the_dag_and_passes_uris(tmp_path: Path) -> None:
 def test_the_inputs_have_the_defaults_and_meanings_of_the_steps(tmp_path: Path) -> None:
     inputs = spec_of(tmp_path)["root"]["inputDefinitions"]["parameters"]
     assert {name for name, field in inputs.items() if not field.get("isOptional")} == set(NEEDED)
-    for parameters in (IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters):
+    for parameters in (
+        IngestParameters, ValidateParameters, PreprocessParameters, TrainParameters, EvaluateParameters,
+    ):  # fmt: skip
         for name, schema in parameters.json_schema().items():
             assert inputs[name]["description"].startswith(schema["description"])
             if name not in NEEDED:

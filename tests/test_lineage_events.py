@@ -56,9 +56,10 @@ def test_openlineage_hears_what_each_step_was_given_and_what_it_made(
 ) -> None:
     airflow, told = events
     complete = {event["job"]["name"]: event for event in told if event["eventType"] == "COMPLETE"}
-    ingested, preprocessed, model, evaluation = (str(folder(airflow, kind)) for kind in KINDS)
+    ingested, validation, preprocessed, model, evaluation = (str(folder(airflow, kind)) for kind in KINDS)
     assert {name: (names(event["inputs"]), names(event["outputs"])) for name, event in complete.items()} == {
         "image_captioning.ingest": ({str(small_sample / "captions.json")}, {ingested}),
+        "image_captioning.validate": ({ingested}, {validation}),
         "image_captioning.preprocess": ({ingested}, {preprocessed}),
         "image_captioning.train": ({preprocessed}, {model}),
         "image_captioning.evaluate": ({model, preprocessed}, {evaluation}),

@@ -15,6 +15,7 @@ from captionflow.evaluation.parameters import EvaluateParameters
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sample.parameters import SampleParameters
 from captionflow.sources.parameters import IngestParameters
+from captionflow.validation.parameters import ValidateParameters
 
 CLASSES = [cls for step in Parameters.__subclasses__() for cls in (step, *step.__subclasses__())]
 EVERY = [pytest.param(cls, name, id=f"{cls.__name__}.{name}") for cls in CLASSES for name in cls.json_schema()]
@@ -34,8 +35,8 @@ def flag(name: str) -> str:
 
 
 def test_every_step_is_covered() -> None:
-    known = {IngestParameters, PreprocessParameters, TrainParameters, EvaluateParameters, SampleParameters}
-    assert known <= set(CLASSES)
+    known = {IngestParameters, ValidateParameters, PreprocessParameters, TrainParameters, EvaluateParameters}
+    assert {*known, SampleParameters} <= set(CLASSES)
 
 
 @pytest.mark.parametrize(("cls", "name"), EVERY)

@@ -14,7 +14,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.xcom import XCom
 
 from captionflow.core.artifact import Artifact, open_artifact
-from captionflow.core.steps import EVALUATION, PAGES, PREPROCESSED
+from captionflow.core.steps import EVALUATION, PAGES, PREPROCESSED, VALIDATION
 from captionflow.core.terminal import one_line
 from captionflow.core.tracking import NOTE
 
@@ -40,30 +40,31 @@ class MlflowRunLink(BaseOperatorLink):
 
 
 class _PageLink(BaseOperatorLink):
-    """The page of a task's artifact, if that is of the kind."""
+    """The page of a task's artifact, if that is of one of the kinds."""
 
-    kind: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Return the page's path in Airflow's API server, or an empty text while there is none."""
         artifact = _artifact_of(ti_key)
-        if artifact is None or artifact.manifest.kind != self.kind or not artifact.files(PAGES[self.kind]):
+        kind = artifact.manifest.kind if artifact else ""
+        if artifact is None or kind not in self.kinds or not artifact.files(PAGES[kind]):
             return ""
         return report_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id)
 
 
 class ReportLink(_PageLink):
-    """The evaluation report."""
+    """The report of a validation or an evaluation."""
 
     name = "Report"
-    kind = EVALUATION
+    kinds = (VALIDATION, EVALUATION)
 
 
 class DatasetPageLink(_PageLink):
     """The page of the preprocessed dataset."""
 
     name = "Dataset page"
-    kind = PREPROCESSED
+    kinds = (PREPROCESSED,)
 
 
 def report_path(dag_id: str, run_id: str, task_id: str) -> str:

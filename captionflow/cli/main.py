@@ -21,7 +21,7 @@ from captionflow.preprocess.parameters import FormatParameters
 app = typer.Typer(
     help="From a captioned-image collection to a trained, evaluated captioning model. "
     "Every command prints the URI of the artifact it made, which is the input of the next: "
-    "sample, ingest, preprocess, train, evaluate.",
+    "sample, ingest, validate, preprocess, train, evaluate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -15,6 +15,7 @@ from captionflow.core.parameters import Parameters
 # The kinds of artifact.
 SAMPLE = "sample"
 INGESTED = "ingested"
+VALIDATION = "validation"
 CSV = "csv"
 PREPROCESSED = "preprocessed"
 MODEL = "model"
@@ -25,7 +26,7 @@ WORKER, WORKER_OR_BEAM, BEAM, TRAINING = "worker", "worker or beam", "beam", "tr
 where the deployment trains."""
 
 REPORT, DATASET_PAGE = "report.html", "dataset.html"
-PAGES = {PREPROCESSED: DATASET_PAGE, EVALUATION: REPORT}
+PAGES = {VALIDATION: REPORT, PREPROCESSED: DATASET_PAGE, EVALUATION: REPORT}
 """Kind of artifact → the file of it that one looks at."""
 
 
@@ -40,6 +41,7 @@ class Step:
         output: the kind of artifact that it makes.
         extra: the extra of this package that installs what it needs; the image of a task's container is named after it.
         inputs: name of an argument → kind of the artifact whose URI it takes.
+        after: kinds of artifact that must be there before, though it reads none of them: without them it does not run.
         parameters: its class of parameters, as `module:class`; None if it has none.
         runs_in: `WORKER`, `WORKER_OR_BEAM`, `BEAM` or `TRAINING`.
         in_workflow: whether it is a task of the main job, or a command alone.
@@ -51,6 +53,7 @@ class Step:
     output: str
     extra: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
     parameters: str | None = None
     runs_in: str = WORKER
     in_workflow: bool = True
@@ -105,11 +108,21 @@ STEPS = (
         in_workflow=False,
     ),
     Step(
+        "validate",
+        "Measure the ingested captions, and compare them with a schema and with those of before.",
+        "captionflow.validation.validate:validate",
+        VALIDATION,
+        inputs={"ingested": INGESTED},
+        parameters="captionflow.validation.parameters:ValidateParameters",
+        extra="validation",
+    ),
+    Step(
         "preprocess",
         "Fetch, filter, resize and shard the images, as an Apache Beam job.",
         "beam_jobs.preprocess:preprocess",
         PREPROCESSED,
         inputs={"ingested": INGESTED},
+        after=(VALIDATION,),
         parameters="beam_jobs.parameters:JobParameters",
         extra="preprocessing",
         runs_in=BEAM,

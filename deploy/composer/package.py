@@ -29,7 +29,7 @@ IMAGE = Path(__file__).with_name("image.lock")
 """What Composer's Python holds already."""
 LEFT_OUT = {"image_captioning_tfx.py"}
 """The TFX pipeline's DAG: it starts another Python, with TFX in it, which Composer has not."""
-EXTRAS = ("gcs", "ingestion", "preprocessing")
+EXTRAS = ("gcs", "ingestion", "preprocessing", "validation")
 """What the steps need that run on Composer's workers; the others need PyTorch."""
 REQUIREMENTS = "requirements.txt"
 SPEC = "image_captioning_vertex.json"

@@ -60,7 +60,7 @@ def test_every_dag_is_there_and_imported_without_error(page: Page) -> None:
 
 def test_the_form_shows_the_common_fields_and_folds_the_others_by_step(page: Page) -> None:
     form = open_form(page)
-    folded = [f"Advanced: {step}" for step in ("ingest", "preprocess", "train", "evaluate")]
+    folded = [f"Advanced: {step}" for step in ("ingest", "validate", "preprocess", "train", "evaluate")]
     sections = ["Run Parameters", *folded, "Advanced Options"]
     expect(form.locator("[data-scope=accordion][data-part=item-trigger]")).to_have_text(sections)
     expect(form.get_by_role("spinbutton", name="epochs")).to_have_attribute("aria-valuemin", "1")
@@ -120,7 +120,7 @@ def test_a_run_from_the_form_to_its_report(page: Page) -> None:
     page.goto(run)
     header = page.get_by_role("heading", name=run_id).locator("..")
     expect(header).to_contain_text(re.compile("Success|Failed"), timeout=RUN_TIMEOUT)
-    expect(page.get_by_test_id("table-cell-state")).to_have_text(["Success"] * 4)
+    expect(page.get_by_test_id("table-cell-state")).to_have_text(["Success"] * 5)
     page.goto(f"{run}/tasks/evaluate/details")
     with page.expect_popup() as popup:
         page.get_by_role("link", name="MLflow run").click()

@@ -35,7 +35,7 @@ def on_a_full_disk(folder: Path, kilobytes: int, *arguments: str) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("step", ["sample", "ingest", "csv", "preprocess", "export", "train", "evaluate"])
+@pytest.mark.parametrize("step", ["sample", "ingest", "csv", "validate", "preprocess", "export", "train", "evaluate"])
 def test_a_full_disk_is_one_line(
     step: str, small_sample: Path, ingested: str, trainable: str, model: str, tmp_path: Path
 ) -> None:
@@ -43,6 +43,7 @@ def test_a_full_disk_is_one_line(
         "sample": (100, ["--images=60"]),
         "ingest": (20, [f"--sources={small_sample}/captions.json", f"--image-root={small_sample}/images"]),
         "csv": (20, [f"--ingested={ingested}"]),
+        "validate": (8, [f"--ingested={ingested}"]),
         "preprocess": (200, [f"--ingested={ingested}", f"--allow-url-prefix={small_sample}", "--split=1,0,0"]),
         "export": (40, [trainable, "--output-format=parquet"]),
         "train": (40, [f"--preprocessed={trainable}", "--epochs=1", "--width=32", "--encoder-depth=0"]),

@@ -22,6 +22,7 @@ from captionflow.core.errors import InvalidInputError, StoreError
 from captionflow.core.runs import artifact_uri
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.parameters import IngestParameters
+from captionflow.validation.parameters import ValidateParameters
 from kfp_pipeline.names import input_of
 from kfp_pipeline.parameters import CompileParameters
 from kfp_pipeline.pipeline import compile_pipeline
@@ -194,7 +195,7 @@ def test_who_runs_what_is_refused_in_a_form_by_the_name_of_its_variable(
     )
 
 
-@pytest.mark.parametrize("task_id", ["preprocess", "train", "evaluate"])
+@pytest.mark.parametrize("task_id", ["validate", "preprocess", "train", "evaluate"])
 def test_a_task_that_is_cleared_alone_looks_at_the_conf_too(dags: dict[str, Any], task_id: str) -> None:
     from airflow.providers.common.compat.sdk import AirflowFailException
 
@@ -227,7 +228,14 @@ def text_fields(dag: Any) -> list[str]:
 # A compiled pipeline does not tell the choices of its parameters.
 CHOICES = {
     name: schema
-    for cls in (IngestParameters, IngestRunnerParameters, PreprocessParameters, TrainParameters, BeamParameters)
+    for cls in (
+        IngestParameters,
+        IngestRunnerParameters,
+        ValidateParameters,
+        PreprocessParameters,
+        TrainParameters,
+        BeamParameters,
+    )
     for ours, schema in cls.json_schema().items()
     for name in (ours, input_of(ours))
 }
@@ -517,9 +525,12 @@ def test_text_of_the_form_is_text_in_every_task_in_the_worker_and_in_a_pod(
     folder = tmp_path / TEMPLATE
     shutil.copytree(small_sample, folder / "sample")
     conf = conf_for(
-        folder / "sample", artifact_root=str(folder), user_agent=TEMPLATE, licenses=["*", TEMPLATE],
+        folder / "sample",
+        artifact_root=str(folder),
+        user_agent=TEMPLATE,
+        licenses=["*", TEMPLATE],
         device="cpu",
-    )  # fmt: skip
+    )
     conf["allow_url_prefix"].append(f"http://{TEMPLATE}")
     conf["sources"][0] = f"file://{conf['sources'][0]}"
     done = with_variable(in_pods(airflow, cluster)).run_dag(conf)

@@ -29,6 +29,8 @@ from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.sources.csv_export import export_csv
 from captionflow.sources.ingest import ingest
 from captionflow.sources.parameters import IngestParameters
+from captionflow.validation.parameters import ValidateParameters
+from captionflow.validation.validate import validate
 from captionflow.web.access import Access
 from tests.processes import captionflow
 from tests.s3 import KEYS
@@ -40,6 +42,7 @@ USES: dict[str, Callable[[str, str], object]] = {
     "--sources": lambda uri, out: ingest(out, IngestParameters(sources=(uri,))),
     "--ingested": lambda uri, out: run(uri, out, PreprocessParameters(), []),
     "--ingested of csv": lambda uri, out: export_csv(uri, out),
+    "--ingested of validate": lambda uri, out: validate(uri, out, ValidateParameters()),
     "--preprocessed": lambda uri, out: train(uri, out, TrainParameters()),
     "--model": lambda uri, out: evaluate(uri, uri, out, EvaluateParameters()),
     "--output": lambda uri, out: begin(uri, "thing", {}, []),

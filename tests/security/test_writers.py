@@ -27,6 +27,7 @@ STEPS: dict[str, Callable[[Path, dict[str, str]], list[str]]] = {
     "sample": lambda root, made: ["sample", "--images=300"],
     "ingest": lambda root, made: ["ingest", f"--sources={root}/captions.jsonl"],
     "csv": lambda root, made: ["csv", f"--ingested={made['many']}"],
+    "validate": lambda root, made: ["validate", f"--ingested={made['many']}", "--language-sample=0"],
     "preprocess": lambda root, made: [
         "preprocess", f"--ingested={made['ingested']}", f"--allow-url-prefix={made['sample']}", "--split=1,0,0",
     ],
