@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,14 @@ from captionflow.images.thumbnails import LARGEST, Thumbnails
 from captionflow.preprocess.page import by_split, dataset_page
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import ShardInfo, ShardKey
-from captionflow.preprocess.statistics import HISTOGRAMS, PICTURES, ShownPicture, Statistics
+from captionflow.preprocess.statistics import (
+    HISTOGRAMS,
+    PICTURES,
+    SHOWN_GROUPS,
+    SHOWN_OF_GROUP,
+    ShownPicture,
+    Statistics,
+)
 from captionflow.preprocess.survey import Survey, host
 from tests.ingesting import CAPTION, ingest_records
 from tests.processes import captionflow
@@ -91,24 +99,27 @@ def pictures(html: str) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Forty images, of which some are filtered out and some cannot be had, in three splits."""
+    """Images in three splits, of which some are filtered out, some cannot be had, and three are the same."""
     folder = tmp_path_factory.mktemp("planted")
     with serve() as site:
-        for i in range(40):
+        for i in range(48):
             site.pages[f"/{i}.png"] = saved(noise((60 + i, 40)), "PNG")
         del site.pages["/3.png"], site.pages["/4.png"]
         site.pages["/5.png"] = b"<html>"
+        site.pages["/46.png"] = site.pages["/47.png"] = site.pages["/12.png"]
         records = [
             replace(CAPTION, image_id=i, id=10 * i + k, caption=f"a picture, {'very ' * k}noisy", split=SPLITS[i % 3],
                     image_url=f"{site.url}/{i}.png")
-            for i, k in product(range(40), range(3))
+            for i, k in product(range(48), range(3))
         ]  # fmt: skip
         records += [
             replace(records[0], id=1000, caption="no"),
             replace(CAPTION, image_id=100, id=1001, image_license="other", image_url="http://a.example/1.jpg"),
             replace(CAPTION, image_id=101, id=1002, caption="cats dogs mice", image_url="/etc/passwd"),
         ]
-        parameters = PreprocessParameters(image_size=32, min_words=2, allow_url_prefix=(site.url,), min_side=40)
+        parameters = PreprocessParameters(
+            image_size=32, min_words=2, min_side=40, duplicates="exact", allow_url_prefix=(site.url,)
+        )
         return open_artifact(run(ingest_records(records, folder), str(folder / "out"), parameters, []))
 
 
@@ -128,7 +139,9 @@ def test_the_waterfalls_lead_from_in_to_out_in_every_split(planted: Artifact) ->
         assert all(row[0] == sum(row[1:]) for row in told.values())
         if unit == "captions":
             assert {reason: row[0] for reason, row in told.items()} == dropped
-            assert [reason.split()[0] for reason in told] == ["licenses", "filters", "images", "images", "images"]
+            assert [reason.split()[0] for reason in told] == [
+                "licenses", "filters", "images", "images", "images", "duplicates",
+            ]  # fmt: skip
         else:
             assert left[1:] == [counts["splits"][split] for split in SPLITS]
 
@@ -154,13 +167,13 @@ def test_hosts_that_failed_and_licences_are_told_by_split(planted: Artifact) -> 
         ("127.0.0.1", "http_404"): 2, ("127.0.0.1", "markup"): 1, ("(local)", "url_not_allowed"): 1,
     }  # fmt: skip
     _, *rows = tables["images that were kept"]
-    assert [(row[0], sum(map(int, row[1:]))) for row in rows] == [("Attribution License", 37)]
+    assert [(row[0], sum(map(int, row[1:]))) for row in rows] == [("Attribution License", 43)]
 
 
 def test_the_gallery_shows_pictures_of_every_split_with_their_captions(planted: Artifact) -> None:
     html = page_of(planted)
     stored = {sample.image: sample for split in SPLITS for sample in samples(planted, split)}
-    shown = pictures(html)
+    shown = pictures(html.partition("<h2>Pictures</h2>")[2])
     assert len(shown) == len(set(shown)) == 3 * PICTURES
     for picture in shown:
         sample = stored[picture]
@@ -170,6 +183,14 @@ def test_the_gallery_shows_pictures_of_every_split_with_their_captions(planted: 
     # Neither the first nor in the order of their ids.
     ids = [stored[picture].image_id for picture in shown[:PICTURES]]
     assert ids != sorted(ids)
+
+
+def test_duplicates_of_several_splits_stand_side_by_side(planted: Artifact) -> None:
+    section = page_of(planted).partition("<h2>Duplicates</h2>")[2].partition("<h2>")[0]
+    told = re.findall(r"<small>(.*?)</small>", section)
+    assert told == ["image 47 of test: stays", "image 12 of train: dropped", "image 46 of val: dropped"]
+    (kept,) = (sample.image for sample in samples(planted, "test") if sample.image_id == 47)
+    assert pictures(section) == [kept] * 3
 
 
 def test_the_page_needs_nothing_beside_it_and_runs_nothing(planted: Artifact) -> None:
@@ -228,10 +249,10 @@ def test_however_much_there_is_the_page_stays_small() -> None:
         odd = (Reject("images", f"http_{index}_{i}", "", 1, i) for i in range(10))
         infos.append(info_of([*kept, *lost, *odd], ShardKey(split, index, 16)))
         assert len(infos[-1].to_json()) < 500_000
-    groups = [[ShownPicture(i, "train", i == 0, noisy[1]) for i in range(50)]] * 50
+    groups = [[ShownPicture(i, "train", i == 0, b"x" * LARGEST) for i in range(SHOWN_OF_GROUP)]] * SHOWN_GROUPS
     html = dataset_page(by_split(infos), PreprocessParameters(), groups)
     assert len(html) < 3_000_000
-    assert 3 * PICTURES < len(pictures(html)) < 100
+    assert len(pictures(html)) == 3 * PICTURES + SHOWN_GROUPS * SHOWN_OF_GROUP
     tables = Tables(html).found
     assert all(len(rows) < 50 for rows in tables.values())
     for name in ("host", "images that were kept"):
@@ -243,19 +264,19 @@ def test_however_much_there_is_the_page_stays_small() -> None:
 RECORDS = st.lists(
     st.builds(sample_of, st.integers(0, 99), st.sampled_from(["a", "a dog", "one two three four"]))
     | st.builds(rejected, st.integers(0, 99), st.integers(0, 3)),
-    max_size=30,
+    max_size=60,
+    unique_by=lambda record: record.image_id,
 )
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.lists(RECORDS, min_size=1, max_size=4), st.randoms())
-def test_shards_add_up_in_any_order(shards: list[list[Sample | Reject]], random: object) -> None:
-    infos = [info_of(records) for records in shards]
-    shuffled = random.sample(infos, len(infos))  # type: ignore[attr-defined]
+@given(RECORDS, st.integers(1, 4), st.randoms())
+def test_shards_add_up_in_any_order(records: list[Sample | Reject], shards: int, random: Random) -> None:
+    infos = [info_of(records[start::shards]) for start in range(shards)]
     parameters = PreprocessParameters()
-    assert dataset_page(by_split(shuffled), parameters) == dataset_page(by_split(infos), parameters)
-    together = Statistics.merged(info.statistics for info in infos)
-    assert together.numbers == info_of(chain.from_iterable(shards)).statistics.numbers
+    page = dataset_page(by_split(infos), parameters)
+    assert dataset_page(by_split(random.sample(infos, shards)), parameters) == page
+    assert Statistics.merged(info.statistics for info in infos).numbers == info_of(records).statistics.numbers
 
 
 @settings(deadline=None, max_examples=20)

@@ -2,15 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 
 from captionflow.core.lineage import short
 from captionflow.core.records import SPLITS
 from captionflow.core.show import chosen
 from captionflow.core.steps import PREPROCESSED
-from captionflow.images.thumbnails import Thumbnails
 from captionflow.pages.rendering import data_uri, number, render
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.shards import IMAGES, READ, ShardInfo
@@ -21,8 +18,6 @@ from captionflow.preprocess.statistics import (
     OTHERS,
     REJECTED_CAPTIONS,
     REJECTED_IMAGES,
-    SHOWN_GROUPS,
-    SHOWN_OF_GROUP,
     ShownPicture,
     Statistics,
     most_common,
@@ -80,12 +75,12 @@ def by_split(infos: Iterable[ShardInfo]) -> list[Split]:
 
 
 def dataset_page(
-    splits: Sequence[Split], parameters: PreprocessParameters, duplicates: Iterable[Sequence[ShownPicture]] = ()
+    splits: Sequence[Split], parameters: PreprocessParameters, duplicates: Sequence[Sequence[ShownPicture]] = ()
 ) -> str:
     """Return the page as HTML; captions and all other text are escaped.
 
     Args:
-        duplicates: groups to show side by side, of which the first few are.
+        duplicates: groups to show side by side.
     """
     return render(
         str(__package__),
@@ -101,7 +96,9 @@ def dataset_page(
         failed_hosts=[
             (*each.partition(" ")[::2], numbers) for each, numbers in _rows(splits, FAILED_HOSTS, _MOST_NAMES).items()
         ],
-        duplicates=_shown_groups(duplicates, parameters),
+        duplicates=[
+            [(one, data_uri(one.picture, "jpeg") if one.picture else "") for one in group] for group in duplicates
+        ],
         chosen={name: short(value) for name, value in chosen(PREPROCESSED, parameters.to_json()).items()},
         parameters=parameters,
     )
@@ -152,15 +149,3 @@ def _chart(splits: Sequence[Split], name: str, labels: list[str]) -> list[tuple[
         (label, [(count, 100 * count / total) for count, total in zip(numbers, totals, strict=True)])
         for label, numbers in (rows[filled[0] : filled[-1] + 1] if filled else [])
     ]
-
-
-def _shown_groups(
-    groups: Iterable[Sequence[ShownPicture]], parameters: PreprocessParameters
-) -> list[list[tuple[ShownPicture, str]]]:
-    """Return the first of the groups, each picture with its `data:` URI; "" if it cannot be shown."""
-    shown: list[list[tuple[ShownPicture, str]]] = []
-    with closing(Thumbnails(parameters)) as thumbnails:
-        for group in islice(groups, SHOWN_GROUPS):
-            pictures = [(one, thumbnails.of(one.picture)) for one in group[:SHOWN_OF_GROUP]]
-            shown.append([(one, data_uri(picture, "jpeg") if picture else "") for one, picture in pictures])
-    return shown

@@ -127,7 +127,7 @@ class _RevisedShard:
         """Return a sample as it is written again; None leaves it out."""
         if shown := self._revision.shown.get(sample.image_id):
             group, stays = shown
-            image = b64encode(sample.image).decode()
+            image = b64encode(self._thumbnails.of(sample.image) or b"").decode()
             self._examples.append(DuplicateExample(group, sample.image_id, self._info.split, stays, image))
         if duplicate := self._revision.drops.get(sample.image_id):
             self._drop(sample, duplicate)

@@ -160,7 +160,7 @@ class DuplicateExample:
     Args:
         group: number of the group.
         stays: whether it is the one that stays.
-        image: the stored picture, in base64.
+        image: a thumbnail of the picture, in base64; "" if none could be made.
     """
 
     group: int

@@ -135,7 +135,11 @@ class Exhibit:
 
 
 class ShownPicture(NamedTuple):
-    """One picture of a group of duplicates, as it is stored; of each group one stays."""
+    """A picture of a group of duplicates, of which at most one stays.
+
+    Args:
+        picture: a thumbnail; b"" if none could be made.
+    """
 
     image_id: int
     split: str
