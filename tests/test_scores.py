@@ -240,12 +240,14 @@ def test_a_scorer_is_given_the_stored_picture(image_format: str) -> None:
     loaded = load_stored(stored, image_format)
     assert (loaded.mode, loaded.size) == ("RGB", (48, 32))
     assert (np.moveaxis(np.asarray(loaded), -1, 0) == to_tensor(stored.data, image_format, 32, 48).numpy()).all()
-    for broken in (b"", stored.data[: len(stored.data) // 2], saved(picture, "BMP"), stored.data + stored.data):
-        if image_format == "tensor" or broken != stored.data + stored.data:
-            with pytest.raises(ImageError):
-                load_stored(replace(stored, data=broken), image_format)
+    for broken in (b"", stored.data[: len(stored.data) // 2], saved(picture, "BMP")):
+        with pytest.raises(ImageError):
+            load_stored(replace(stored, data=broken), image_format)
     with pytest.raises(ImageError):
         load_stored(replace(stored, width=32), image_format)
+    if image_format != "tensor":  # whose bytes tell no size
+        with pytest.raises(ImageError, match="48×32 pixels in place of 32×48"):
+            load_stored(replace(stored, width=32, height=48), image_format)
 
 
 @pytest.mark.usefixtures("installed")

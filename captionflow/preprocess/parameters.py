@@ -93,7 +93,7 @@ class FilterParameters(Parameters):
         super().__post_init__()
         for language in self.languages:
             if language not in (known := ("*", *LANGUAGES)):
-                raise InvalidInputError(f"--languages: {language!r} is none of {', '.join(known)}")
+                raise InvalidInputError(f"--languages: {language[:100]!r} is none of {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
