@@ -46,14 +46,16 @@ def from_row(row: Mapping[str, Any], image: bytes) -> Sample:
     """Build a Sample; other columns are left out, and a missing one is as in a shard of before there was the field.
 
     Raises:
-        ValueError: a field is missing or of another type.
+        TypeError: a field is missing.
+        fastavro.validation.ValidationError: a field is of another type.
     """
     from fastavro.validation import validate
 
     columns = {field.name: column_of(field.name) for field in fields(Sample)}
-    record = {name: row[column] for name, column in columns.items() if column in row} | {IMAGE: image}
-    validate(record, _schema())
-    return Sample.from_avro(record)
+    record = {name: row[column] for name, column in columns.items() if column in row}
+    sample = Sample.from_avro({**record, IMAGE: image})
+    validate(sample.to_avro(), _schema())
+    return sample
 
 
 @cache
