@@ -232,11 +232,11 @@ def test_a_run_ends_in_an_evaluated_model_and_passes_uris_only(airflow: Airflow)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", ["preprocess", "train"])
-def test_a_killed_task_runs_again_to_the_same_artifacts(
-    airflow: Airflow, small_sample: Path, undisturbed: Artifacts, killed: str
+@pytest.mark.parametrize(("killed", "ingest_runner"), [("preprocess", "none"), ("train", "DirectRunner")])
+def test_a_killed_task_runs_again_to_the_same_artifacts_as_does_ingest_on_beam(
+    airflow: Airflow, small_sample: Path, undisturbed: Artifacts, killed: str, ingest_runner: str
 ) -> None:
-    conf = conf_for(small_sample, allow_url_prefix=[])
+    conf = conf_for(small_sample, allow_url_prefix=[], ingest_runner=ingest_runner)
     shutil.rmtree(airflow.artifacts)
     begun: dict[str, Callable[[], bool]] = {
         "preprocess": lambda: any(airflow.folder("preprocessed").glob("*/*.tmp")),
