@@ -4,6 +4,7 @@ No picture crosses a shuffle, only what tells it apart: two hashes and its place
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 
@@ -102,13 +103,15 @@ class GroupEqual(beam.PTransform[beam.PCollection[Picture], beam.PCollection[lis
         )
 
 
-def _captions_to_join(shard: tuple[str, dict[str, list]]) -> Iterator[tuple[str, Joined]]:
+def _captions_to_join(shard: tuple[str, dict[str, list[Any]]]) -> Iterator[tuple[str, Joined]]:
     _, grouped = shard
     for info in grouped["infos"]:
         yield from revision.captions_to_join(info, grouped["found"])
 
 
-def _revise(shard: tuple[str, dict[str, list]], draft: Draft, parameters: PreprocessParameters) -> Iterator[ShardInfo]:
+def _revise(
+    shard: tuple[str, dict[str, list[Any]]], draft: Draft, parameters: PreprocessParameters
+) -> Iterator[ShardInfo]:
     _, grouped = shard
     for info in grouped["infos"]:
         changes = Revision.of(grouped["found"], grouped["joined"], grouped["shown"])

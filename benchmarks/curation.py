@@ -63,7 +63,7 @@ def found(arguments: argparse.Namespace) -> None:
     """Print recall by change, and the pairs that nobody planted."""
     paths = sorted(arguments.images.glob("*.jpg"))
     pictures = [_picture("train", number, path.read_bytes()) for number, path in enumerate(paths)]
-    planted = {}
+    planted: dict[int, tuple[str, int]] = {}
     # Each photograph once: of two copies, one could be found by way of the other.
     chosen = iter(random.Random(0).sample(range(len(paths)), arguments.planted * len(CHANGES)))
     for change, make in CHANGES.items():
@@ -73,7 +73,7 @@ def found(arguments: argparse.Namespace) -> None:
             pictures.append(_picture("train", image_id, make(Image.open(paths[number]).convert("RGB"))))
     recalled, others = Counter[str](), []
     for each in duplicates.duplicates(_edges(pictures), _PARAMETERS):
-        change, number = planted.get(each.place.image_id, ("", None))
+        change, number = planted.get(each.place.image_id, ("", -1))
         if each.kept.image_id == number:
             recalled[change] += 1
         else:
@@ -116,7 +116,7 @@ def _edges(pictures: Iterable[Picture]) -> list[Edge]:
 
 def pairs(arguments: argparse.Namespace) -> None:
     """Print the time and memory of finding all pairs among random hashes."""
-    rng, pictures = random.Random(0), []
+    rng, pictures = random.Random(0), list[Picture]()
     for image_id in range(arguments.pictures):
         bits = rng.getrandbits(HASH_BITS)
         if image_id % 10 == 0 and pictures:

@@ -52,7 +52,7 @@ class Revision:
     @classmethod
     def of(cls, found: Iterable[Duplicate], joined: Iterable[Joined], shown: Iterable[Shown]) -> "Revision":
         """Gather what concerns one shard; in what order it comes makes no difference."""
-        joins = defaultdict(list)
+        joins = defaultdict[int, list[CaptionFields]](list)
         for image_id, captions in sorted(joined):
             joins[image_id] += captions
         drops = {each.place.image_id: each for each in sorted(found)}
