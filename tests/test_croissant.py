@@ -4,7 +4,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from captionflow.preprocess.croissant import croissant
 from captionflow.preprocess.page import Split
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.statistics import Statistics
-from tests.tables import parquet
 from tests.test_preprocess import samples
 
 LEFT_TO_ITS_PUBLISHER = ("datePublished", "citeAs")
@@ -68,26 +66,10 @@ def parts_of(counts: dict[str, int]) -> list[Split]:
     return [Split(name, Counter(images_out=number, captions_out=number), statistics) for name, number in counts.items()]
 
 
-def test_the_records_of_parquet_are_read(artifact: Artifact, tmp_path: Path) -> None:
-    kept = {split: [*samples(artifact, split)] for split in SPLITS}
-    files = []
-    for split, pictures in kept.items():
-        (tmp_path / split).mkdir()
-        columns = {
-            "image_id": [sample.image_id for sample in pictures],
-            "captions": [[asdict(caption) for caption in sample.captions] for sample in pictures],
-            "image": [{"bytes": sample.image, "path": f"{sample.image_id}.jpg"} for sample in pictures],
-            "url": [sample.image_url for sample in pictures],
-            "image_license": [sample.image_license for sample in pictures],
-        }
-        path = f"{split}/00000-of-00001.parquet"
-        (tmp_path / path).write_bytes(parquet(columns))
-        files.append(FileInfo(path, 1, "0" * 64))
-    described = croissant(parts_of({split: len(found) for split, found in kept.items()}), files, PreprocessParameters())
-    (tmp_path / "croissant.json").write_text(json.dumps(described))
-    found = [*records(validated(tmp_path / "croissant.json"), "images")]
-    by_id = {sample.image_id: (split, sample) for split, pictures in kept.items() for sample in pictures}
-    assert {record["image_id"] for record in found} == by_id.keys()
+def test_the_records_of_parquet_are_read(artifact: Artifact, trainable_as: dict[str, str]) -> None:
+    found = [*records(validated(Path(trainable_as["parquet"], "croissant.json")), "images")]
+    by_id = {sample.image_id: (split, sample) for split in SPLITS for sample in samples(artifact, split)}
+    assert sorted(record["image_id"] for record in found) == sorted(by_id)
     for record in found:
         split, sample = by_id[record["image_id"]]
         assert (record["split"].decode(), record["url"].decode()) == (split, sample.image_url)
