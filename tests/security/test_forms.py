@@ -132,6 +132,14 @@ def test_what_tunes_is_a_runs_and_what_the_deployment_says_wins(monkeypatch: pyt
     assert options_for("DirectRunner", []) == {}
 
 
+def test_ingest_takes_what_the_deployment_says_of_its_runner(dags: dict[str, Any]) -> None:
+    message = refusal(dags[MAIN], ingest_runner="DataflowRunner")
+    assert message == "CAPTIONFLOW_REGION: DataflowRunner needs it; the deployment must set it"
+    message = refusal(dags[VERTEX], ingest_runner="DataflowRunner")
+    assert message
+    assert message.startswith("ingest_runner: DataflowRunner is not beam_runner's DirectRunner; ")
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"FlinkRunner": 1}', '{"FlinkRunner": ["--a"]}'])
 def test_a_deployment_whose_options_are_none_is_told_the_variable(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("CAPTIONFLOW_BEAM_OPTIONS", text)
