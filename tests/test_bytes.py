@@ -26,9 +26,9 @@ PREPROCESSED = {
     "rejects/test/00000-of-00001.jsonl": "e3b0c44298fc1c14",
     "rejects/train/00000-of-00001.jsonl": "a4b1755c4a8ebf2b",
     "rejects/val/00000-of-00001.jsonl": "c2a0f03ac13e0dd8",
-    "test/00000-of-00001.avro": "46c55f78527d820e",
-    "train/00000-of-00001.avro": "705b08ed3167e1ab",
-    "val/00000-of-00001.avro": "e92e58a5333532f8",
+    "test/00000-of-00001.avro": "5db58ea4ea56be6d",
+    "train/00000-of-00001.avro": "0861958264fff182",
+    "val/00000-of-00001.avro": "0f370423cb9dbbc8",
 }
 
 
