@@ -485,7 +485,7 @@ def test_no_text_can_write_html(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "<script" not in html
     assert "<img" not in html
     assert "{{ 7 * 7 }}" in html
-    assert "default-src 'none'; style-src 'unsafe-inline'" in html
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
     assert not re.search(r"(src|href)=", re.sub(r"&lt;.*?&gt;", "", html))
     assert "\u202e" not in html
     assert not [line for line in caplog.messages if "\x1b" in line or "\n" in line]

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-import jinja2
-
-from captionflow.core.terminal import one_line
+from captionflow.pages.rendering import render
 from captionflow.validation.anomalies import Anomaly, Drift
 from captionflow.validation.schema import Schema
 from captionflow.validation.statistics import Categories, Numbers, Statistics, bin_of, next_bin
@@ -69,9 +67,9 @@ def write_report(
     lineage: str,
 ) -> str:
     """Return the report as HTML; captions and all other text are escaped."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("captionflow.validation", "."), autoescape=True)
-    environment.filters["plain"] = one_line
-    return environment.get_template("report.html.j2").render(
+    return render(
+        str(__package__),
+        "report.html.j2",
         statistics=statistics,
         baseline=baseline,
         schema=asdict(schema),
@@ -79,7 +77,7 @@ def write_report(
         anomalies=anomalies,
         drifts=drifts,
         rejected=rejected,
-        shares={title: (name, statistics.shares[name]) for name, title in _SHARES.items()},
+        shares={title: f"{100 * statistics.shares[name]:.2f} %" for name, title in _SHARES.items()},
         numbers=[
             _of_numbers(title, statistics.numbers[name], baseline.numbers[name] if baseline else None)
             for name, title in _NUMBERS.items()
