@@ -120,7 +120,10 @@ def test_avro_files_are_plain_avro(preprocessed: str) -> None:
     shard = next(Path(preprocessed, "train").glob("*.avro"))
     with shard.open("rb") as file:
         record = next(iter(fastavro.reader(file)))
-    assert record.keys() == {"image_id", "captions", "image", "height", "width", "image_url", "image_license", "scores"}
+    assert record.keys() == {
+        "image_id", "captions", "image", "height", "width", "image_url", "image_license", "original_height",
+        "original_width", "perceptual_hash", "scores",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("beam_arguments", [[], TWO_WORKERS], ids=["again", "two processes"])

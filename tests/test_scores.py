@@ -262,7 +262,9 @@ def test_a_stored_picture_that_cannot_be_read_costs_that_picture_alone() -> None
 def test_shards_from_before_there_were_scores_can_be_read_and_new_ones_by_their_readers() -> None:
     old = copy.deepcopy(Sample.AVRO_SCHEMA)
     old["fields"] = [field for field in old["fields"] if field["name"] != "scores"]
-    sample = Sample(1, (Caption(7, "a dog", "A dog."),), b"", 4, 4, "http://x/1", "Attribution License", {"clip": 0.25})
+    sample = Sample(
+        1, (Caption(7, "a dog", "A dog."),), b"", 4, 4, "http://x/1", "Attribution License", scores={"clip": 0.25}
+    )
     record = sample.to_avro()
     file = io.BytesIO()
     fastavro.writer(file, old, [record])

@@ -19,11 +19,11 @@ def describe(draft: Draft, infos: Iterable[ShardInfo]) -> list[FileInfo]:
     parameters = PreprocessParameters.from_mapping(draft.parameters)
     splits = by_split(infos)
     page = dataset_page(splits, parameters, example_groups(infos))
-    files = sorted((info.files[0] for info in infos), key=lambda file: file.path)
+    shards = [info.files[0] for info in infos]
     return [
         # Rejects of an artifact that is reused may hold halves of surrogate pairs, which have no UTF-8.
         draft.put(DATASET_PAGE, page.encode(errors="backslashreplace")),
-        metadata_file(draft, splits, files, parameters),
+        metadata_file(draft, splits, shards, parameters),
     ]
 
 
@@ -31,4 +31,5 @@ def metadata_file(
     draft: Draft, splits: Sequence[Split], shards: Sequence[FileInfo], parameters: PreprocessParameters
 ) -> FileInfo:
     """Write the metadata alone into the draft; see `croissant`."""
-    return draft.put(CROISSANT, json.dumps(croissant(splits, shards, parameters), indent=2).encode())
+    in_order = sorted(shards, key=lambda file: file.path)
+    return draft.put(CROISSANT, json.dumps(croissant(splits, in_order, parameters), indent=2).encode())

@@ -44,6 +44,8 @@ def open_excluded(output: str, parameters: PreprocessParameters) -> Artifact | N
     uri, kind = parameters.exclude, parameters.duplicates
     if not uri:
         return None
+    if kind == "none":
+        raise InvalidInputError("--exclude: needs --duplicates exact or near, which tell what the same picture is")
     if resolve(uri) == resolve(output):
         raise InvalidInputError(f"--exclude: {uri} is where the new artifact goes; choose another --output")
     artifact = open_artifact(uri, PREPROCESSED)

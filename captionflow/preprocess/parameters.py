@@ -151,11 +151,6 @@ class DuplicateParameters(HashParameters):
         reaches=URI,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.exclude and self.duplicates == "none":
-            raise InvalidInputError("--exclude: needs --duplicates exact or near, which tell what the same picture is")
-
 
 @dataclass(frozen=True, kw_only=True)
 class FormatParameters(Parameters):
