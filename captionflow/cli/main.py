@@ -126,7 +126,7 @@ def rejects(
     reason: Annotated[str | None, typer.Option(help="Print only those with this reason.")] = None,
 ) -> None:
     """Print what a step dropped, as JSON Lines; stderr tells how many there are for each reason."""
-    from captionflow.core.rejects import open_rejects, printable_line, told
+    from captionflow.core.rejects import format_counts, open_rejects, printable_line
 
     found = open_rejects(uri)
     if not found.is_verified:
@@ -138,7 +138,7 @@ def rejects(
             print(printable_line(reject))
     sys.stdout.flush()
     more = f"; {found.not_written} more were only counted" if found.not_written else ""
-    _tell(f"{counts.total()} rejects: {told(counts) or 'none'}{more}")
+    _tell(f"{counts.total()} rejects: {format_counts(counts) or 'none'}{more}")
 
 
 @app.command()

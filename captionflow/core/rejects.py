@@ -15,17 +15,17 @@ from captionflow.core.uris import file_system, resolve, store_errors
 _SUFFIX = ".jsonl"
 
 
-def told(rejected: Counter[str]) -> str:
+def format_counts(rejected: Counter[str]) -> str:
     """Return counts by reason as text, the most frequent first: `http_404 7, timeout 2`."""
     return ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
 
 
-def is_excess(rejected: int, total: int, max_ratio: float) -> bool:
+def are_too_many(rejected: int, total: int, max_ratio: float) -> bool:
     """Whether a larger share than `max_ratio` was rejected, or all of them."""
     return rejected > 0 and (rejected == total or rejected > max_ratio * total)
 
 
-def excess(rejected: Counter[str], total: int, max_ratio: float, what: str) -> str:
+def too_many_rejected(rejected: Counter[str], total: int, max_ratio: float, what: str) -> str:
     """Return what is wrong if too many were rejected; "" if not.
 
     Args:
@@ -33,10 +33,10 @@ def excess(rejected: Counter[str], total: int, max_ratio: float, what: str) -> s
         total: of how many.
         what: the name of what is counted, in the plural.
     """
-    if not is_excess(rejected.total(), total, max_ratio):
+    if not are_too_many(rejected.total(), total, max_ratio):
         return ""
     return (
-        f"{rejected.total()} of {total} {what} were rejected ({told(rejected)}); "
+        f"{rejected.total()} of {total} {what} were rejected ({format_counts(rejected)}); "
         f"--max-reject-ratio allows {max_ratio:g}"
     )
 

@@ -26,10 +26,10 @@ def show(uri: str) -> str:
     """
     artifact = open_artifact(uri)
     manifest = artifact.manifest
-    told = replace(artifact, manifest=replace(manifest, parameters=chosen(manifest.kind, manifest.parameters)))
+    shown = replace(artifact, manifest=replace(manifest, parameters=chosen(manifest.kind, manifest.parameters)))
     lines = section("parents", [f"{parent.kind}  {parent.uri}" for parent in manifest.parents])
     lines += section("captions", map(_shortened, islice(_captions(artifact), _SHOWN_CAPTIONS)))
-    return "\n".join([render(Node(artifact.parent, told, "", ())), *map(one_line, lines)])
+    return "\n".join([render(Node(artifact.parent, shown, "", ())), *map(one_line, lines)])
 
 
 def page_of(artifact: Artifact) -> str:

@@ -15,7 +15,7 @@ from captionflow.core.draft import Draft, now
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import Manifest, Parent
 from captionflow.core.records import REJECTS, ImageCaption, RecordError, Reject, to_json_line
-from captionflow.core.rejects import excess, is_excess, told
+from captionflow.core.rejects import are_too_many, format_counts, too_many_rejected
 from captionflow.preprocess.filters import CleanedCaption, Record, apply_all
 from captionflow.preprocess.parameters import PreprocessParameters
 from captionflow.preprocess.reuse import Earlier
@@ -54,7 +54,7 @@ def check_access(lines: Iterable[bytes], parameters: PreprocessParameters) -> No
     urls = [record.image_url for record in records if isinstance(record, ImageCaption)]
     access = Access.of(parameters)
     closed = [url for url in urls if not access.may_be_open(url)]
-    if is_excess(len(closed), len(urls), parameters.max_reject_ratio):
+    if are_too_many(len(closed), len(urls), parameters.max_reject_ratio):
         raise InvalidInputError(
             f"--allow-url-prefix: of the first {len(urls)} captions {len(closed)} have an image that is not open, such "
             f"as {closed[0]}; add --allow-url-prefix {quote(prefix_for(closed))}"
@@ -132,7 +132,9 @@ def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, 
     max_ratio = PreprocessParameters.from_mapping(draft.parameters).max_reject_ratio
     if problem := (
         _no_image(splits, rejected)
-        or excess(failed, counts["captions_out"] + failed.total(), max_ratio, "captions that no rule leaves out")
+        or too_many_rejected(
+            failed, counts["captions_out"] + failed.total(), max_ratio, "captions that no rule leaves out"
+        )
         or _empty_split(splits, layout)
     ):
         # So that another run fetches again, and does not resume from these shards.
@@ -168,7 +170,7 @@ def commit(infos: list[ShardInfo], draft: Draft, layout: Layout, captions: int, 
 
 def _no_image(splits: Counter[str], rejected: Counter[str]) -> str:
     """Return what is wrong if no image is left; "" if some are."""
-    return "" if splits.total() else f"no image is left; captions rejected: {told(rejected)}"
+    return "" if splits.total() else f"no image is left; captions rejected: {format_counts(rejected)}"
 
 
 def _empty_split(splits: Counter[str], layout: Layout) -> str:
@@ -191,5 +193,5 @@ def summary(manifest: Manifest) -> list[str]:
         f"in {run['seconds']:.0f} s, {run['images_per_second']} images/s"
     ]
     if rejected:
-        lines.append(f"{rejected.total()} captions rejected: {told(rejected)}")
+        lines.append(f"{rejected.total()} captions rejected: {format_counts(rejected)}")
     return lines

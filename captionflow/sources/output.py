@@ -9,7 +9,7 @@ from captionflow.core.draft import Draft, HashingWriter
 from captionflow.core.errors import InvalidInputError, StepFailedError
 from captionflow.core.manifest import FileInfo
 from captionflow.core.records import REJECTS, ImageCaption, Reject, to_json_line
-from captionflow.core.rejects import excess
+from captionflow.core.rejects import too_many_rejected
 from captionflow.core.uris import resolve
 from captionflow.sources.expansion import SourceFile
 
@@ -99,7 +99,7 @@ def commit(
     """
     if counts.read == 0:
         raise StepFailedError("the sources hold no captions")
-    if problem := excess(counts.rejected, counts.read, max_reject_ratio, "rows"):
+    if problem := too_many_rejected(counts.rejected, counts.read, max_reject_ratio, "rows"):
         raise StepFailedError(f"{problem}; see {draft.uri}/{REJECTS_FILE}")
     splits = {split: images[split] for split in sorted(filter(None, images))}
     draft.commit(files, counts=counts.to_json() | {"images": sum(images.values()), "splits": splits})
