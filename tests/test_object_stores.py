@@ -61,6 +61,8 @@ def test_sources_images_and_artifacts_may_live_in_a_bucket(s3: dict[str, str], s
     assert done.stdout.split() == [
         "60",
         *(f"bucket/run/ingested/{name}" for name in ("captions.jsonl", "manifest.json", "rejects.jsonl")),
+        "bucket/run/preprocessed/croissant.json",
+        "bucket/run/preprocessed/dataset.html",
         "bucket/run/preprocessed/manifest.json",
         *(f"bucket/run/preprocessed/rejects/{shard}.jsonl" for shard in shards),
         *(f"bucket/run/preprocessed/{shard}.avro" for shard in shards),

@@ -11,7 +11,6 @@ from PIL import Image, UnidentifiedImageError
 
 from captionflow.images import filters
 from captionflow.images.formats import IMAGE_FORMATS
-from captionflow.images.hashing import SMALLEST, perceptual_hash
 from captionflow.images.parameters import ImageParameters
 
 # Only these decoders: others (EPS, for one) start programs or have no place in an image dataset.
@@ -84,6 +83,7 @@ def load_decoders() -> None:
     Image.preinit()
     for name in ("MpoImagePlugin", "TiffImagePlugin", "WebPImagePlugin", "ImageCms", "ImageColor", "ImagePalette"):
         import_module(f"PIL.{name}")
+    import_module("captionflow.images.hashing")
     for form in IMAGE_FORMATS.values():
         if form.pillow:
             Image.new("RGB", (1, 1)).save(io.BytesIO(), form.pillow)
@@ -117,18 +117,20 @@ def hashed(stored: StoredImage, parameters: ImageParameters) -> StoredImage:
     Raises:
         ImageError: the bytes are no stored picture.
     """
-    with _stored_pixels(stored.data, parameters) as picture:
+    from captionflow.images.hashing import SMALLEST, perceptual_hash  # wants a package that only preprocessing installs
+
+    with _stored_pixels(stored.data, parameters, SMALLEST) as picture:
         return replace(stored, perceptual_hash=perceptual_hash(picture))
 
 
 @contextmanager
-def _stored_pixels(data: bytes, parameters: ImageParameters) -> Iterator[Image.Image]:
+def _stored_pixels(data: bytes, parameters: ImageParameters, size: tuple[int, int]) -> Iterator[Image.Image]:
     side = parameters.image_size
     if IMAGE_FORMATS[parameters.image_format].pillow is None:
         yield of_tensor(data, side)
         return
     with _opened(data, side**2) as picture:
-        picture.draft("L", SMALLEST)  # a JPEG, at the smallest scale that will do
+        picture.draft("L", size)  # a JPEG, at the smallest scale that will do
         yield picture
 
 
