@@ -31,7 +31,7 @@ def failures_in_one_line() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # Each runner has errors of its own, and each Google API's client, too.
         # apitools: Beam 2.71, which Cloud Composer has; google.api_core: Beam 2.77.
         if type(error).__module__.startswith(("apitools.", "google.api_core.")):
             raise StepFailedError(f"Dataflow: {_refusal(error)}") from error

@@ -13,7 +13,7 @@ def _write(file: io.RawIOBase, name: str, samples: Iterable[Sample], parameters:
     import fastavro
 
     fastavro.writer(
-        file,  # type: ignore[arg-type]
+        file,  # type: ignore[arg-type]  # its stubs ask for a file to seek in; it only writes forwards
         Sample.AVRO_SCHEMA,
         (sample.to_avro() for sample in samples),
         codec=parameters.avro_codec,

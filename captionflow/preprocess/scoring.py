@@ -77,8 +77,8 @@ def load(name: str) -> Scorer:
     entry = find(name)
     try:
         scorer: Scorer = entry.load()
-    except Exception as error:  # of whatever is imported
-        raise _failure(name, f"cannot be imported from {entry.value}: {_told(error)}") from error
+    except Exception as error:  # A module may raise anything while it is imported.
+        raise _failure(name, f"cannot be imported from {entry.value}: {_in_words(error)}") from error
     if not callable(scorer):
         raise _failure(name, f"{entry.value} is no function")
     return scorer
@@ -139,8 +139,8 @@ def _scores(name: str, scorer: Scorer, pictures: list[Image.Image], captions: li
     try:
         # Lists of its own: it may change them.
         scores = [float(number) for number in scorer([*pictures], [[*texts] for texts in captions])]
-    except Exception as error:
-        raise _failure(name, _told(error)) from error
+    except Exception as error:  # A user's own code may raise anything.
+        raise _failure(name, _in_words(error)) from error
     if len(scores) != len(pictures):
         raise _failure(name, f"returned {len(scores)} numbers for {len(pictures)} pictures")
     if unusable := [number for number in scores if not math.isfinite(number)]:
@@ -152,5 +152,5 @@ def _failure(name: str, problem: str) -> StepFailedError:
     return StepFailedError(f"scorer {name}: {problem}")
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}")

@@ -62,8 +62,10 @@ class InOrder:
     def apply(self, records: Iterable[ImageCaption | Reject]) -> Iterator[ImageCaption | Reject]:
         """Put a Reject in the place of each caption that a rule refuses."""
         for record in records:
-            reason = self._reason(record) if isinstance(record, ImageCaption) else None
-            yield rejection(record, reason, self._max_captions) if reason else record  # type: ignore[arg-type]
+            if isinstance(record, ImageCaption) and (reason := self._reason(record)):
+                yield rejection(record, reason, self._max_captions)
+            else:
+                yield record
 
     def _reason(self, record: ImageCaption) -> str | None:
         id_ = unforeseeable(record.id)
